@@ -1,0 +1,1 @@
+"""Manifest, Aff-Wild2 layout, frames, windows, datasets and the synthetic faces."""

@@ -1,0 +1,64 @@
+"""Frames on disk: numbered face crops in one folder a video, `00001.jpg` = frame 1.
+
+A number that is missing is a frame in which no face was found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fercache.errors import DataError
+
+FRAME_NAME = re.compile(r"(\d+)\.(?:jpe?g|png)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FrameList:
+    """The frames of one video that are there, in ascending order."""
+
+    number: np.ndarray
+    """int32 (F,), from 1, strictly ascending."""
+    path: list[Path]
+
+
+def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
+    """The frames in `folder` that are numbered from 1 to `num_frames` (to the end where None).
+
+    Files whose name is not a number with an image ending are passed over (`.DS_Store`, notes).
+    Raises DataError where the folder is missing or a number stands there twice (`1.jpg`, `00001.jpg`).
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: the frames folder cannot be read: {error.strerror}") from error
+    numbered: dict[int, str] = {}
+    for name in names:
+        match = FRAME_NAME.fullmatch(name)
+        if not match:
+            continue
+        number = int(match[1])
+        if number in numbered:
+            raise DataError(f"{folder}: frame {number} stands there twice, as {numbered[number]} and {name}")
+        numbered[number] = name
+    if 0 in numbered:
+        raise DataError(f"{folder}: frames are numbered from 1, found {numbered[0]}")
+    kept = sorted(number for number in numbered if num_frames is None or number <= num_frames)
+    return FrameList(np.asarray(kept, dtype=np.int32), [folder / numbered[number] for number in kept])
+
+
+def decode(path: Path) -> np.ndarray:
+    """One frame as uint8 (H, W, 3), RGB, 0-255; DataError naming the file where it is no whole image."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        size = path.stat().st_size
+        raise DataError(f"{path}: is {'empty' if size == 0 else 'not an image'} ({size} bytes)") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: is not a whole image: {error}") from error

@@ -1,0 +1,49 @@
+"""The exceptions that fercache raises on purpose.
+
+Anything else that escapes is a defect of fercache and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FercacheError(Exception):
+    """A problem in what was given: one clear sentence that names the file, the key or the line."""
+
+
+class ConfigError(FercacheError):
+    """An unknown key, a wrong type or a value out of range in the configuration."""
+
+
+class DataError(FercacheError):
+    """A manifest, annotation file, frame or folder that is not what it should be."""
+
+
+class WeightsError(FercacheError):
+    """A weights file or checkpoint that does not hold the network it was given for."""
+
+
+class CacheError(FercacheError):
+    """A cache or predictions file that is missing, unfinished, or made by something else."""
+
+
+class RunError(FercacheError):
+    """A run folder that cannot be used, or a training run that cannot go on."""
+
+
+class Stopped(Exception):
+    """A signal asked to stop; what was finished is saved, and the same command goes on from there."""
+
+
+def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = 20) -> None:
+    """Raise `kind` with all problems at once, one a line; do nothing where there are none.
+
+    Beyond `most` lines the rest is counted: a cache of a thousand videos must not fill the screen.
+    """
+    if not problems:
+        return
+    shown = list(problems[:most])
+    if len(problems) > most:
+        shown.append(f"... and {len(problems) - most} more")
+    raise kind("\n".join(shown))
