@@ -1,0 +1,28 @@
+"""The configuration: one YAML for all commands, read into frozen dataclasses that hold every default."""
+
+from fercache.config.load import load_config, shipped_configs
+from fercache.config.schema import (
+    Config,
+    EnsembleConfig,
+    ExtractConfig,
+    FinetuneConfig,
+    PredictConfig,
+    SynthConfig,
+    TrainingConfig,
+    TrainTemporalConfig,
+    as_plain,
+)
+
+__all__ = [
+    "Config",
+    "EnsembleConfig",
+    "ExtractConfig",
+    "FinetuneConfig",
+    "PredictConfig",
+    "SynthConfig",
+    "TrainTemporalConfig",
+    "TrainingConfig",
+    "as_plain",
+    "load_config",
+    "shipped_configs",
+]

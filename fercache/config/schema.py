@@ -1,0 +1,216 @@
+"""Every default of fercache, once, in frozen dataclasses.
+
+The sections are of one command each; what all commands share stands in `Config`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fercache.errors import ConfigError, raise_problems
+from fercache.tasks import get_task
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def _check(config: object, **conditions: bool) -> None:
+    """Raise ConfigError naming each key whose condition (given as key=condition) does not hold."""
+    rules = {f.name: f.metadata.get("rule", "") for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    bad = [key for key, holds in conditions.items() if not holds]
+    raise_problems([f"{key}: found {getattr(config, key)!r}, expected {rules[key]}" for key in bad], ConfigError)
+
+
+def _value(default: Any, rule: str) -> Any:  # noqa: ANN401 - a dataclass field is of any type
+    """A field with its default and the words that say which values it takes."""
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What both training stages set; the defaults are those of the paper and its code (SGD)."""
+
+    epochs: int = _value(10, "at least 1")
+    """Passes over the training split."""
+    batch_size: int = _value(96, "at least 1")
+    """Frames (finetune) or windows (train_temporal) a step."""
+    lr: float = _value(5e-4, "above 0")
+    """Learning rate of the first epoch."""
+    momentum: float = _value(0.9, "from 0 to below 1")
+    """Momentum of SGD."""
+    weight_decay: float = _value(5e-4, "at least 0")
+    """L2 penalty on all parameters."""
+    milestones: tuple[int, ...] = _value((2, 4, 8), "ascending epochs, as in [2, 4, 8]")
+    """Epochs after which the learning rate is multiplied by `gamma`."""
+    gamma: float = _value(0.1, "above 0")
+    """Factor of the learning rate at each milestone."""
+    precision: Precision = "auto"
+    """Numbers the network computes in; auto takes bf16 where the processor or GPU has it, else fp32."""
+    select: Literal["best", "last"] = "best"
+    """Which epoch's network `best.pt` keeps: the best by the task's score on validation, or the last."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            epochs=self.epochs >= 1,
+            batch_size=self.batch_size >= 1,
+            lr=self.lr > 0,
+            momentum=0 <= self.momentum < 1,
+            weight_decay=self.weight_decay >= 0,
+            milestones=all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False)),
+            gamma=self.gamma > 0,
+        )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(TrainingConfig):
+    """Stage one: the frame network."""
+
+    weights: str = "none"
+    """Where training starts: a weights file, a run folder, or none for random numbers."""
+    image_size: int | None = _value(None, "at least 32, or nothing for the weights' own")
+    """Side of the square the network sees, in pixels."""
+    crop_scale: tuple[float, float] = _value((0.2, 1.0), "two areas, 0 < least <= most <= 1")
+    """Area of the random crop in training, as shares of the frame; [1, 1] turns cropping off."""
+    flip: bool = True
+    """Mirror half of the training frames."""
+    workers: int | None = _value(None, "at least 0")
+    """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            self,
+            image_size=self.image_size is None or self.image_size >= 32,
+            crop_scale=0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+            workers=self.workers is None or self.workers >= 0,
+        )
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Embeddings of every frame, into the cache."""
+
+    weights: str | None = None
+    """A run folder or a weights file; nothing means `out`/cnn."""
+    image_size: int | None = _value(None, "at least 32, or nothing for the weights' own")
+    """Side of the square the network sees, in pixels; only a raw weights file may be given another."""
+    batch_size: int = _value(64, "at least 1")
+    """Frames a pass of the network."""
+    precision: Precision = "auto"
+    """Numbers the network computes in; auto takes what the cache was begun with, else as in training."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Numbers the embeddings are stored in (logits are always float32)."""
+    workers: int | None = _value(None, "at least 0")
+    """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            image_size=self.image_size is None or self.image_size >= 32,
+            batch_size=self.batch_size >= 1,
+            workers=self.workers is None or self.workers >= 0,
+        )
+
+
+@dataclass(frozen=True)
+class TrainTemporalConfig(TrainingConfig):
+    """Stage two: a head over windows of cached embeddings."""
+
+    head: str | None = None
+    """Which head: gru or transformer."""
+    lr: float = _value(1e-3, "above 0")
+    """Learning rate of the first epoch (the paper's code says 1e-3)."""
+    batch_size: int = _value(96, "at least 1")
+    """Windows a step."""
+    window: int = _value(9, "odd, at least 1")
+    """Positions of a window, in frames of the video."""
+    stride: int = _value(4, "from 1 to the window's length, or labelled frames would be passed over")
+    """Frames between the centres of training windows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, window=self.window >= 1 and self.window % 2 == 1, stride=1 <= self.stride <= self.window)
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Logits of a model for every present frame of a split."""
+
+    model: str | None = None
+    """Run folder of a CNN or a head."""
+    split: Literal["train", "validation", "test"] = "validation"
+    """Which videos of the manifest."""
+    batch_size: int = _value(512, "at least 1")
+    """Windows a pass of a head."""
+    precision: Precision = "fp32"
+    """Numbers a head computes in."""
+
+    def __post_init__(self) -> None:
+        _check(self, batch_size=self.batch_size >= 1)
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Weights of several models' probabilities."""
+
+    predictions: tuple[str, ...] = ()
+    """Predictions files; nothing means those of CNN, GRU and Transformer on validation in `out`."""
+    step: float = _value(0.01, "one over a whole number, from 0.001 to 1")
+    """Distance of neighbouring weights in the search."""
+
+    def __post_init__(self) -> None:
+        inverse = 1 / self.step if self.step > 0 else 0
+        _check(self, step=0.999 < inverse < 1000.001 and abs(inverse - round(inverse)) < 1e-6)
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """The synthetic data set of expressive faces."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything: what all commands share, and the section of each."""
+
+    task: str | None = None
+    """expr, expr8, au or au_f1; nothing means the manifest's."""
+    seed: int = _value(0, "at least 0")
+    """Of every random number."""
+    threads: int | None = _value(None, "at least 1")
+    """Of the processor; nothing means SLURM_CPUS_PER_TASK, else the cores this process may use."""
+    manifest: str | None = None
+    """The manifest's file."""
+    cache: str | None = None
+    """The cache's folder."""
+    out: str | None = None
+    """The project's folder: runs, predictions and results are made in it."""
+    synth: SynthConfig = field(default_factory=SynthConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    extract: ExtractConfig = field(default_factory=ExtractConfig)
+    train_temporal: TrainTemporalConfig = field(default_factory=TrainTemporalConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+
+    def __post_init__(self) -> None:
+        if self.task is not None:
+            get_task(self.task)
+        _check(self, seed=self.seed >= 0, threads=self.threads is None or self.threads >= 1)
+
+
+SECTIONS = {
+    f.name: f.default_factory for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.default_factory)
+}
+"""The sections: name -> dataclass."""
+
+
+def as_plain(config: object) -> dict[str, Any]:
+    """A config, or a section of it, as plain values that YAML and JSON can hold."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}  # type: ignore[call-overload]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - plain values of any type
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

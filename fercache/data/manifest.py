@@ -1,0 +1,198 @@
+"""The manifest: which videos there are, in which split, with which frames and labels.
+
+A CSV file with three header lines (`# fercache-manifest 1`, `# task: expr`, `# root: PATH`), then
+the columns below. It is made by `fercache manifest` and may be edited by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fercache.data.annotations import read_annotation
+from fercache.data.frames import FrameList, list_frames
+from fercache.errors import ConfigError, DataError, raise_problems
+from fercache.files import write_text
+from fercache.tasks import Task, get_task
+
+log = logging.getLogger(__name__)
+
+FORMAT = "# fercache-manifest 1"
+COLUMNS = ("video_id", "split", "frames_dir", "labels_path", "num_frames", "group")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One row."""
+
+    video_id: str
+    split: str
+    frames_dir: Path | None
+    """None: no face was found in the whole video."""
+    labels_path: Path | None
+    """None: not labelled."""
+    num_frames: int
+    """Length of the video, frames without a face included."""
+    group: str
+    """The recording: X, X_left and X_right are one."""
+
+    def frames(self) -> FrameList:
+        """The frames with a face; DataError where a folder is named that holds none."""
+        if self.frames_dir is None:
+            return FrameList(np.empty(0, dtype=np.int32), [])
+        frames = list_frames(self.frames_dir, self.num_frames)
+        if not frames.path:
+            raise DataError(
+                f"{self.frames_dir}: video {self.video_id}: found no frame from 1 to {self.num_frames}, expected files"
+                " named 00001.jpg on; where no face was found at all, leave frames_dir empty"
+            )
+        return frames
+
+    def labels(self, task: Task) -> np.ndarray:
+        """The labels of all frames, (T,) or (T, C) with T = num_frames; all -1 where there is no file.
+
+        Lines beyond the length are left out and missing ones are -1, with a warning.
+        """
+        shape = (self.num_frames,) if task.kind == "one" else (self.num_frames, len(task.classes))
+        labels = np.full(shape, task.invalid, dtype=np.int8)
+        if self.labels_path is not None:
+            found = read_annotation(self.labels_path, task)
+            if len(found) != self.num_frames:
+                log.warning("%s: has %d lines, the manifest says %d", self.labels_path, len(found), self.num_frames)
+            labels[: len(found)] = found[: self.num_frames]
+        return labels
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set."""
+
+    task: Task
+    root: Path
+    videos: tuple[Video, ...]
+
+    def split(self, name: str) -> tuple[Video, ...]:
+        """The videos of one split, in the manifest's order."""
+        return tuple(video for video in self.videos if video.split == name)
+
+
+def check_video_id(video_id: str) -> None:
+    """Raise DataError for an id that is not a plain file name: it becomes one in caches and exports."""
+    if not video_id or any(mark in video_id for mark in ("/", "\\", "..", "\0", "\n")) or video_id.startswith("."):
+        raise DataError(
+            f"video_id {video_id!r}: expected a plain name, without '/', '\\' or '..', not starting with '.'"
+        )
+
+
+def read_manifest(path: Path, task: str | None = None, *, frames: bool = False) -> Manifest:
+    """The manifest in `path`, checked as a whole: every bad row, missing folder and label file is reported.
+
+    `task` must be the manifest's where it is given. `frames`: the frames' folders must exist, too.
+    """
+    lines = _read_lines(path)
+    header, root = _read_header(path, lines)
+    if task is not None and task != header.name:
+        raise ConfigError(f"{path}: is a manifest of task {header.name}, but the task asked for is {task}")
+    problems: list[str] = []
+    videos = []
+    for number, fields in _rows(path, lines):
+        try:
+            video = _parse_row(fields, root)
+            _check_files(video, frames)
+            videos.append(video)
+        except DataError as error:
+            problems += [f"{path}: line {number}: {line}" for line in str(error).splitlines()]
+    ids = [video.video_id for video in videos]
+    problems += [
+        f"{path}: video_id {twice} stands there twice" for twice in sorted({i for i in ids if ids.count(i) > 1})
+    ]
+    raise_problems(problems, DataError)
+    if not videos:
+        raise DataError(f"{path}: holds no video")
+    return Manifest(header, root, tuple(videos))
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest whose root is relative to the manifest where it lies beside or below it, else absolute."""
+    folder, root = path.resolve().parent, manifest.root.resolve()
+    shown = os.path.relpath(root, folder) if root.is_relative_to(folder) else str(root)
+    text = io.StringIO()
+    text.write(f"{FORMAT}\n# task: {manifest.task.name}\n# root: {shown}\n")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for video in manifest.videos:
+        places = [_relative(place, manifest.root) for place in (video.frames_dir, video.labels_path)]
+        rows.writerow([video.video_id, video.split, *places, video.num_frames, video.group])
+    write_text(path, text.getvalue())
+
+
+def _relative(place: Path | None, root: Path) -> str:
+    if place is None:
+        return ""
+    return str(place.relative_to(root) if place.is_relative_to(root) else place.resolve())
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the manifest cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not a text file: {error.reason} at byte {error.start}") from error
+
+
+def _read_header(path: Path, lines: list[str]) -> tuple[Task, Path]:
+    if not lines or lines[0].strip() != FORMAT:
+        found = lines[0][:80] if lines else ""
+        raise DataError(f"{path}: line 1: found {found!r}, expected {FORMAT!r}: is this a manifest?")
+    pairs = [line[1:].partition(":") for line in lines if line.startswith("#")]
+    values = {key.strip(): value.strip() for key, _, value in pairs}
+    missing = [key for key in ("task", "root") if not values.get(key)]
+    raise_problems([f"{path}: the header line '# {key}: ...' is missing" for key in missing], DataError)
+    try:
+        task = get_task(values["task"])
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from error
+    return task, path.parent / values["root"]
+
+
+def _rows(path: Path, lines: list[str]) -> list[tuple[int, dict[str, str]]]:
+    """Line number and fields of each row."""
+    body = [(number, line) for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
+    parsed = [(number, next(csv.reader([line]))) for number, line in body]
+    if not parsed or tuple(field.strip() for field in parsed[0][1]) != COLUMNS:
+        found = ",".join(parsed[0][1]) if parsed else ""
+        raise DataError(f"{path}: the columns are {found!r}, expected {','.join(COLUMNS)!r}")
+    bad = [(number, len(fields)) for number, fields in parsed if len(fields) != len(COLUMNS)]
+    raise_problems(
+        [f"{path}: line {number}: found {count} fields, expected {len(COLUMNS)}" for number, count in bad], DataError
+    )
+    return [(number, dict(zip(COLUMNS, map(str.strip, fields), strict=True))) for number, fields in parsed[1:]]
+
+
+def _parse_row(fields: dict[str, str], root: Path) -> Video:
+    check_video_id(fields["video_id"])
+    if fields["split"] not in SPLITS:
+        raise DataError(f"split: found {fields['split']!r}, expected one of {', '.join(SPLITS)}")
+    length = fields["num_frames"]
+    if not (length.isascii() and length.isdigit() and int(length) >= 1):
+        raise DataError(f"num_frames: found {length!r}, expected a whole number from 1")
+    frames, labels = (root / fields[key] if fields[key] else None for key in ("frames_dir", "labels_path"))
+    group = fields["group"] or fields["video_id"]
+    return Video(fields["video_id"], fields["split"], frames, labels, int(length), group)
+
+
+def _check_files(video: Video, frames: bool) -> None:
+    problems = []
+    if frames and video.frames_dir is not None and not video.frames_dir.is_dir():
+        problems.append(f"video {video.video_id}: the frames folder {video.frames_dir} does not exist")
+    if video.labels_path is not None and not video.labels_path.is_file():
+        problems.append(f"video {video.video_id}: the label file {video.labels_path} does not exist")
+    raise_problems(problems, DataError)

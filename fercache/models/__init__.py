@@ -1,0 +1,1 @@
+"""The networks, their preprocessing, and the files their weights come in."""

@@ -1,0 +1,79 @@
+"""How frames become the numbers a network was trained on. The record belongs to the weights.
+
+Legend: B frames, H x W stored pixels, S side of the network's input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from fercache.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Order, scale and size of the input. x = (frame x range / 255 - mean) / std, by channel."""
+
+    channels: str
+    """RGB or BGR, the order that the first convolution expects."""
+    range: float
+    """Value of a full channel: 255 or 1."""
+    mean: tuple[float, float, float]
+    """In the order of `channels` and the scale of `range`."""
+    std: tuple[float, float, float]
+    image_size: int
+    """Side of the square input, in pixels."""
+    resize: str = "bilinear"
+    """Bilinear in float32, not rounded; antialiased where it shrinks."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """For checkpoints and provenance."""
+        plain = dataclasses.asdict(self)
+        return {**plain, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Preprocessing:
+        """The record from what `as_plain` gave; WeightsError where that is not one."""
+        try:
+            record = cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
+        except (TypeError, KeyError) as error:
+            raise WeightsError(f"the preprocessing record is not one: {error}") from error
+        if record.channels not in ("RGB", "BGR") or record.resize != "bilinear":
+            raise WeightsError(f"preprocessing: unknown channels {record.channels!r} or resize {record.resize!r}")
+        return record
+
+
+VGGFACE2 = Preprocessing("RGB", 255.0, (131.0912, 103.8827, 91.4953), (1.0, 1.0, 1.0), 224)
+"""Of the VGGFace2 ResNet50: mean of its training faces in RGB, no division (Cao et al. 2018, released models)."""
+
+
+def prepare(frames: torch.Tensor | list[torch.Tensor], record: Preprocessing) -> torch.Tensor:
+    """Frames, uint8 RGB (B, 3, H, W) or a list of (3, H, W), as the network's input, float32 (B, 3, S, S).
+
+    The one function that validation, extraction and everything after them share.
+    """
+    if isinstance(frames, list):
+        return torch.cat([prepare(frame[None], record) for frame in frames])
+    return normalise(_resize(frames.float(), record.image_size), record)
+
+
+def normalise(pixels: torch.Tensor, record: Preprocessing) -> torch.Tensor:
+    """RGB pixels 0-255, float32 (B, 3, S, S), in the order and scale of the record."""
+    if record.channels == "BGR":
+        pixels = pixels.flip(1)
+    mean = pixels.new_tensor(record.mean)[:, None, None]
+    std = pixels.new_tensor(record.std)[:, None, None]
+    return (pixels * (record.range / 255) - mean) / std
+
+
+def _resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    shrinks = max(pixels.shape[-2:]) > size
+    return functional.interpolate(pixels, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)

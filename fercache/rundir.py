@@ -1,0 +1,100 @@
+"""The run folder of a training: its files' names, and who may write into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fercache.errors import RunError
+from fercache.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """All resolved values, as YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a stopped run goes on from."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that other stages read."""
+        return self.path / "best.pt"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, commit, seed, threads, host, as JSON."""
+        return self.path / "environment.json"
+
+    def recorded(self) -> dict[str, Any]:
+        """The resolved values of the run that is here already; {} where there is none.
+
+        Raises RunError where the folder holds something else.
+        """
+        if not self.path.exists():
+            return {}
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file, expected a run folder or a new name")
+        if not self.config.exists():
+            others = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            if others:
+                raise RunError(f"{self.path}: holds {', '.join(others[:3])} and no config.yaml, so it is no run folder")
+            return {}
+        try:
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"{self.config}: cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise RunError(f"{self.config}: found {type(values).__name__}, expected keys with values")
+        return values
+
+    def begin(self, values: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Start a run with these resolved values, or make sure that the one here has the same.
+
+        Another number of threads is only warned of: it changes the last bits, not the run.
+        """
+        before = self.recorded()
+        if not before:
+            write_text(self.config, yaml.safe_dump(values, sort_keys=False))
+        if not self.environment.exists():
+            write_text(self.environment, json.dumps(environment, indent=2) + "\n")
+        if not before:
+            return
+        differing = [key for key in {**values, **before} if values.get(key) != before.get(key)]
+        if "threads" in differing:
+            differing.remove("threads")
+            log.warning(
+                "%s: begun with %s threads, goes on with %s", self.path, before.get("threads"), values["threads"]
+            )
+        if differing:
+            found = "; ".join(f"{key} is {before.get(key)!r} there, {values.get(key)!r} here" for key in differing)
+            raise RunError(f"{self.path}: holds another run ({found}); choose another folder, or remove this one")
+
+    def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
+        """Write the lines of all epochs so far."""
+        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in epochs))
+
+    def epochs_done(self) -> int:
+        """Epochs whose metrics are written."""
+        return len(self.metrics.read_text(encoding="utf-8").splitlines()) if self.metrics.exists() else 0
