@@ -1,0 +1,88 @@
+"""Predictions files: the logits of one model for every present frame of a split.
+
+Legend: F present frames of a video, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from fercache.errors import CacheError
+from fercache.files import replacing
+from fercache.tasks import TASKS, Task
+
+FORMAT = "fercache-predictions 1"
+
+
+@dataclass(frozen=True)
+class VideoPredictions:
+    """The predictions for one video."""
+
+    frame: np.ndarray
+    """int32 (F,), from 1, ascending."""
+    logits: np.ndarray
+    """float32 (F, C)."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of one model."""
+
+    task: Task
+    split: str
+    model: str
+    """Fingerprint of the model."""
+    cache: str
+    """Fingerprint of the cache it read; of several, where they were fused, joined by +."""
+    select: str
+    """best or last: how the model's epoch was chosen (best saw the validation labels)."""
+    train_prior: np.ndarray
+    """float (C,): share of each class in the training labels."""
+    videos: Mapping[str, VideoPredictions]
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write a predictions file whole or not at all."""
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(
+            format=FORMAT,
+            task=predictions.task.name,
+            split=predictions.split,
+            model=predictions.model,
+            cache=predictions.cache,
+            select=predictions.select,
+            train_prior=predictions.train_prior,
+        )
+        for video_id, video in predictions.videos.items():
+            group = file.create_group(video_id)
+            group["frame"] = video.frame.astype(np.int32)
+            group["logits"] = video.logits.astype(np.float32)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions in `path`; CacheError naming the file where it is no such file or was damaged."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
+            attributes = dict(file.attrs)
+            videos = {name: VideoPredictions(group["frame"][:], group["logits"][:]) for name, group in file.items()}
+    except FileNotFoundError as error:
+        raise CacheError(f"{path}: no such predictions file") from error
+    except (OSError, KeyError) as error:
+        raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
+    if attributes["task"] not in TASKS:
+        raise CacheError(f"{path}: is of task {attributes['task']!r}, which this fercache does not know")
+    task = TASKS[attributes["task"]]
+    for video_id, video in videos.items():
+        if video.logits.shape != (len(video.frame), len(task.classes)) or not np.isfinite(video.logits).all():
+            raise CacheError(
+                f"{path}: video {video_id}: expected finite logits ({len(video.frame)}, {len(task.classes)})"
+            )
+    kept = {key: attributes[key] for key in ("split", "model", "cache", "select", "train_prior")}
+    return Predictions(task=task, videos=videos, **kept)

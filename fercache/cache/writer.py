@@ -1,0 +1,61 @@
+"""Writing one video's embeddings into the cache, whole or not at all.
+
+Legend: F present frames, D embedding, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from fercache.cache.provenance import SCHEMA
+from fercache.errors import CacheError
+from fercache.files import replacing
+
+
+@contextmanager
+def video_writer(
+    path: Path, fingerprint: str, frame: np.ndarray, embedding_dim: int, dtype: str, classes: int | None
+) -> Iterator[VideoWriter]:
+    """A writer for the video whose present frames are `frame`, int (F,); `classes` = None caches no logits.
+
+    The file appears under its name when the block ends well, and not before; CacheError where rows
+    are missing then.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(schema=SCHEMA, fingerprint=fingerprint, complete=False)
+        file.create_dataset("frame", data=frame.astype(np.int32))
+        # Contiguous and uncompressed: single rows are read at the disk's speed.
+        file.create_dataset("embedding", (len(frame), embedding_dim), dtype)
+        if classes is not None:
+            file.create_dataset("logits", (len(frame), classes), "float32")
+        writer = VideoWriter(file, path.stem)
+        yield writer
+        if writer.rows != len(frame):
+            raise CacheError(f"{path}: {writer.rows} of {len(frame)} rows were written")
+        file.attrs["complete"] = True
+
+
+class VideoWriter:
+    """Takes rows in the order of the frames."""
+
+    def __init__(self, file: h5py.File, video_id: str) -> None:
+        self.file, self.video_id, self.rows = file, video_id, 0
+
+    def append(self, embedding: np.ndarray, logits: np.ndarray | None) -> None:
+        """The next rows: float (n, D) and float (n, C); CacheError where a number does not fit the stored type."""
+        end = self.rows + len(embedding)
+        with np.errstate(over="ignore"):
+            stored = embedding.astype(self.file["embedding"].dtype)
+        bad = ~np.isfinite(stored).all(axis=1)
+        if bad.any():
+            number = self.file["frame"][self.rows : end][bad][0]
+            raise CacheError(f"{self.video_id}: the embedding of frame {number} is not finite in {stored.dtype}")
+        self.file["embedding"][self.rows : end] = stored
+        if "logits" in self.file:
+            self.file["logits"][self.rows : end] = logits
+        self.rows = end

@@ -1,0 +1,81 @@
+"""fercache's own checkpoints: tensors and plain values, so that they load with `weights_only=True`."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fercache.errors import RunError, WeightsError
+from fercache.files import replacing
+from fercache.rundir import RunDir
+
+FORMAT = "fercache-checkpoint 1"
+FRAME, HEAD = "frame", "head"
+"""Kinds of network a checkpoint holds."""
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """What torch saved in `path`, tensors and plain values only; nothing in the file is executed.
+
+    Raises WeightsError naming the file where it is missing, cut off, or a pickle of anything else.
+    """
+    try:
+        # Mapped where the format allows it, so that looking at a file does not read all of it.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: is not a file of tensors saved by torch; it holds other Python objects or is damaged,"
+            " and was not opened, since a pickle can run code"
+        ) from error
+    # What torch raises on a file cut off depends on where the cut is.
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{path}: is damaged or cut off: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds {type(content).__name__}, expected named tensors")
+    return content
+
+
+def save_checkpoint(path: Path, kind: str, values: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, "kind": kind, **values}, temporary)
+
+
+def load_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """A checkpoint of fercache, of `kind` where it is given; WeightsError otherwise."""
+    content = load_tensors(path)
+    if content.get("format") != FORMAT:
+        raise WeightsError(f"{path}: is no checkpoint of fercache (expected format {FORMAT!r})")
+    if kind is not None and content["kind"] != kind:
+        raise WeightsError(f"{path}: holds a {content['kind']} network, expected a {kind} network")
+    return content
+
+
+def load_run(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The checkpoint that a run folder offers to other stages, its `best.pt`."""
+    run = RunDir(folder)
+    if not run.best.exists():
+        raise RunError(f"{folder}: is no finished run: it has no {run.best.name}")
+    return load_checkpoint(run.best, kind)
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the sorted (name, shape, type, bytes) of a network's tensors.
+
+    `num_batches_tracked` is left out: it counts, and changes nothing that the network computes.
+    """
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.endswith("num_batches_tracked"):
+            continue
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Scores and the search of ensemble weights: numpy and scikit-learn alone."""

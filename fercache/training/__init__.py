@@ -1,0 +1,1 @@
+"""Training: losses, the epoch loop, checkpoints. It does not know which stage calls."""
