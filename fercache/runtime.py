@@ -63,12 +63,14 @@ def decoding_workers(wanted: int | None) -> int:
     return 1 if device().type == "cpu" else min(8, len(os.sched_getaffinity(0)))
 
 
-def resolve_precision(wanted: str) -> str:
-    """fp32 or bf16 for auto, fp32 or bf16: bf16 where the device has units for it."""
+def resolve_precision(wanted: str, recorded: str | None = None) -> str:
+    """fp32 or bf16; auto takes what was `recorded` when the work began, else bf16 where the device has units for it."""
     import torch
 
     if wanted != "auto":
         return wanted
+    if recorded is not None:
+        return recorded
     if device().type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if _processor_flags() & BF16_FLAGS else "fp32"

@@ -69,7 +69,7 @@ class FinetuneConfig(TrainingConfig):
 
     weights: str = "none"
     """Where training starts: a weights file, a run folder, or none for random numbers."""
-    image_size: int | None = _value(None, "at least 32, or nothing for the weights' own")
+    image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
     """Side of the square the network sees, in pixels."""
     crop_scale: tuple[float, float] = _value((0.2, 1.0), "two areas, 0 < least <= most <= 1")
     """Area of the random crop in training, as shares of the frame; [1, 1] turns cropping off."""
@@ -82,7 +82,7 @@ class FinetuneConfig(TrainingConfig):
         super().__post_init__()
         _check(
             self,
-            image_size=self.image_size is None or self.image_size >= 32,
+            image_size=self.image_size is None or self.image_size >= 48,
             crop_scale=0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
             workers=self.workers is None or self.workers >= 0,
         )
@@ -94,7 +94,7 @@ class ExtractConfig:
 
     weights: str | None = None
     """A run folder or a weights file; nothing means `out`/cnn."""
-    image_size: int | None = _value(None, "at least 32, or nothing for the weights' own")
+    image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
     """Side of the square the network sees, in pixels; only a raw weights file may be given another."""
     batch_size: int = _value(64, "at least 1")
     """Frames a pass of the network."""
@@ -108,7 +108,7 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         _check(
             self,
-            image_size=self.image_size is None or self.image_size >= 32,
+            image_size=self.image_size is None or self.image_size >= 48,
             batch_size=self.batch_size >= 1,
             workers=self.workers is None or self.workers >= 0,
         )
@@ -144,8 +144,6 @@ class PredictConfig:
     """Which videos of the manifest."""
     batch_size: int = _value(512, "at least 1")
     """Windows a pass of a head."""
-    precision: Precision = "fp32"
-    """Numbers a head computes in."""
 
     def __post_init__(self) -> None:
         _check(self, batch_size=self.batch_size >= 1)

@@ -53,6 +53,18 @@ def labelled(labels: np.ndarray, task: Task) -> np.ndarray:
     return valid if task.kind == "one" else valid.any(axis=1)
 
 
+def class_shares(labels: np.ndarray, task: Task) -> np.ndarray:
+    """The prior of a split, float64 (C,), from its labels (N,) or (N, C).
+
+    One of many: the share of each class. Many of many: the share of present ones among each unit's own labels.
+    """
+    counted = labels != task.invalid
+    if task.kind == "one":
+        counts = np.bincount(labels[counted], minlength=len(task.classes))
+        return counts / max(1, counts.sum())
+    return ((labels == 1) & counted).sum(axis=0) / np.maximum(1, counted.sum(axis=0))
+
+
 def _check_header(path: Path, lines: list[str], task: Task) -> None:
     found = lines[0].strip() if lines else ""
     if tuple(name.strip() for name in found.split(",")) != task.classes:

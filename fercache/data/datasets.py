@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fercache.data.frames import decode
 from fercache.errors import DataError
+from fercache.runtime import ignore_interrupts
 
 Frames = torch.Tensor | list[torch.Tensor]
 """Frames of a batch: uint8 (B, 3, H, W), RGB; a list of (3, H, W) where their sizes differ."""
@@ -30,15 +30,15 @@ class Failure:
 class FrameDataset(Dataset[tuple[int, "torch.Tensor | Failure"]]):
     """Frames as (index, uint8 (3, H, W) or Failure): the caller decides what a broken one means."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = [str(path) for path in paths]
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor | Failure]:
         try:
-            pixels = decode(Path(self.paths[index]))
+            pixels = decode(self.paths[index])
         except DataError as error:
             return index, Failure(str(error))
         return index, torch.from_numpy(pixels.copy()).permute(2, 0, 1)
@@ -54,10 +54,16 @@ class FrameBatch:
     failures: dict[int, str]
     """Place in the dataset -> what is wrong."""
 
+    def to(self, device: torch.device) -> Frames:
+        """The frames on a device."""
+        if isinstance(self.frames, list):
+            return [frame.to(device, non_blocking=True) for frame in self.frames]
+        return self.frames.to(device, non_blocking=True)
+
     def pin_memory(self) -> FrameBatch:
         """The same in page-locked memory, from which copies to a GPU overlap with its work."""
-        frames = self.frames.pin_memory() if isinstance(self.frames, torch.Tensor) else self.frames
-        return FrameBatch(self.index, frames, self.failures)
+        pinned = [f.pin_memory() for f in self.frames] if isinstance(self.frames, list) else self.frames.pin_memory()
+        return FrameBatch(self.index, pinned, self.failures)
 
 
 def collate_frames(items: list[tuple[int, torch.Tensor | Failure]]) -> FrameBatch:
@@ -71,11 +77,9 @@ def collate_frames(items: list[tuple[int, torch.Tensor | Failure]]) -> FrameBatc
 
 
 def frame_loader(
-    paths: Sequence[Path], batch_size: int, workers: int, order: Sampler[int] | None = None, *, pin: bool = False
+    paths: Sequence[str], batch_size: int, workers: int, order: Sampler[int] | None = None, *, pin: bool = False
 ) -> DataLoader[FrameBatch]:
     """Batches of decoded frames in the order of `paths`, or of `order`; `workers` = 0 decodes in this process."""
-    from fercache.runtime import ignore_interrupts
-
     return DataLoader(
         FrameDataset(paths),
         batch_size=batch_size,

@@ -24,7 +24,8 @@ class FrameList:
 
     number: np.ndarray
     """int32 (F,), from 1, strictly ascending."""
-    path: list[Path]
+    path: list[str]
+    """Plain text: millions of Path objects would be slow and large."""
 
 
 def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
@@ -49,16 +50,16 @@ def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
     if 0 in numbered:
         raise DataError(f"{folder}: frames are numbered from 1, found {numbered[0]}")
     kept = sorted(number for number in numbered if num_frames is None or number <= num_frames)
-    return FrameList(np.asarray(kept, dtype=np.int32), [folder / numbered[number] for number in kept])
+    return FrameList(np.asarray(kept, dtype=np.int32), [str(folder / numbered[number]) for number in kept])
 
 
-def decode(path: Path) -> np.ndarray:
+def decode(path: str) -> np.ndarray:
     """One frame as uint8 (H, W, 3), RGB, 0-255; DataError naming the file where it is no whole image."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        size = path.stat().st_size
+        size = os.path.getsize(path)
         raise DataError(f"{path}: is {'empty' if size == 0 else 'not an image'} ({size} bytes)") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: is not a whole image: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from fercache.errors import RunError, WeightsError
 from fercache.files import replacing
 from fercache.rundir import RunDir
+
+log = logging.getLogger(__name__)
 
 FORMAT = "fercache-checkpoint 1"
 FRAME, HEAD = "frame", "head"
@@ -62,7 +65,10 @@ def load_run(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """The checkpoint that a run folder offers to other stages, its `best.pt`."""
     run = RunDir(folder)
     if not run.best.exists():
-        raise RunError(f"{folder}: is no finished run: it has no {run.best.name}")
+        raise RunError(f"{folder}: is no run with a finished epoch: it has no {run.best.name}")
+    wanted = run.recorded().get("epochs", 0)
+    if run.epochs_done() < wanted:
+        log.warning("%s: the run stopped after epoch %d of %d; what it has is used", folder, run.epochs_done(), wanted)
     return load_checkpoint(run.best, kind)
 
 

@@ -58,6 +58,18 @@ class TransformerHead(nn.Module):
         return self.classifier(self.encoder(hidden + time))
 
 
+class MiddleOutput(nn.Module):
+    """A head at inference: of each window, the logits of the frame in its middle."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Embeddings, float (B, L, D), to logits (B, C)."""
+        return self.head(windows)[:, windows.shape[1] // 2]
+
+
 def sinusoidal_encoding(length: int, dim: int) -> torch.Tensor:
     """Positions 0..length-1 as float32 (length, dim): sin and cos in turn, as in Vaswani et al. 2017, 3.5."""
     position = torch.arange(length, dtype=torch.float32)[:, None]

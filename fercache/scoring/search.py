@@ -61,7 +61,7 @@ def grid_scores(task: Task, points: np.ndarray, probability: np.ndarray, labels:
 def _scores_one(task: Task, fused: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Scores from the confusion matrix of each point."""
     points, _, classes = fused.shape
-    pairs = labels * classes + fused.argmax(axis=2)  # (P, N)
+    pairs = labels.astype(np.int64) * classes + fused.argmax(axis=2)  # (P, N)
     pairs += np.arange(points)[:, None] * classes**2
     confusion = np.bincount(pairs.ravel(), minlength=points * classes**2).reshape(points, classes, classes)
     right = np.diagonal(confusion, axis1=1, axis2=2)  # (P, C)

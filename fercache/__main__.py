@@ -1,0 +1,6 @@
+"""`python -m fercache` is `fercache`."""
+
+from fercache.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The commands: parse, one call, print the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fercache.cli.options import (
+    PATH,
+    cache_option,
+    config_options,
+    manifest_option,
+    out_option,
+    read_config,
+    required,
+    result_path,
+)
+from fercache.errors import ConfigError
+from fercache.tasks import TASKS, get_task
+
+DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
+"""The runs whose validation predictions an ensemble takes where none are named."""
+
+
+@click.group("manifest")
+def manifest_group() -> None:
+    """List a data set's videos, frames and labels in a manifest."""
+
+
+@manifest_group.command("affwild2")
+@click.argument("root", type=PATH)
+@click.option("--task", help=f"One of {', '.join(TASKS)}.")
+@click.option("--lengths", type=PATH, metavar="FILE", help="CSV of video_id,frames: the true lengths of videos.")
+@out_option("The manifest to write.")
+@config_options
+def affwild2(
+    root: Path, task: str | None, lengths: Path | None, out: Path | None, config: str | None, sets: tuple[str, ...]
+) -> None:
+    """Make the manifest of a folder in the Aff-Wild2 layout, and print what disagreed in it.
+
+    ROOT holds cropped_aligned/ and annotations/. Videos without labels go to the test split.
+    """
+    from fercache.data.affwild2 import build_manifest, read_lengths
+    from fercache.data.manifest import write_manifest
+
+    settings = read_config(config, None, sets, task=task)
+    if settings.task is None:
+        raise ConfigError(f"--task is missing: one of {', '.join(TASKS)}")
+    target = out if out is not None else required(settings.manifest, "--out", "manifest")
+    manifest, account = build_manifest(root, get_task(settings.task), read_lengths(lengths) if lengths else None)
+    write_manifest(target, manifest)
+    click.echo("\n".join([*account.lines(manifest), f"written: {target}"]))
+
+
+@click.command()
+@manifest_option
+@out_option("The run folder; left out: OUT/cnn in the config's `out`.")
+@click.option("--weights", metavar="FILE|RUN|none", help="Where training starts; none means random numbers.")
+@config_options
+def finetune(
+    manifest: str | None, out: Path | None, weights: str | None, config: str | None, sets: tuple[str, ...]
+) -> None:
+    """Stage one: fine-tune the ResNet50 on labelled frames."""
+    c = read_config(config, "finetune", sets, manifest=manifest, weights=weights)
+    source, target = required(c.manifest, "--manifest", "manifest"), result_path(out, c, "cnn")
+    from fercache.stages.finetune import finetune as stage
+
+    click.echo(stage(source, target, c.finetune, task=c.task, seed=c.seed, threads=c.threads))
+
+
+@click.command()
+@manifest_option
+@cache_option
+@click.option("--weights", metavar="RUN|FILE|none", help="A run folder or a weights file; left out: OUT/cnn.")
+@click.option("--precision", help="auto, fp32 or bf16: what the network computes in.")
+@click.option("--dtype", help="float16 or float32: what embeddings are stored in.")
+@click.option("--batch-size", type=int, help="Frames a pass of the network.")
+@config_options
+def extract(
+    manifest: str | None,
+    cache: str | None,
+    weights: str | None,
+    precision: str | None,
+    dtype: str | None,
+    batch_size: int | None,
+    config: str | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Stage one: write the embedding of every frame of every video into the cache."""
+    given = {"weights": weights, "precision": precision, "dtype": dtype, "batch_size": batch_size}
+    c = read_config(config, "extract", sets, manifest=manifest, cache=cache, **given)
+    source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
+    chosen = c.extract.weights or str(required(c.out, "--weights", "out") / "cnn")
+    from fercache.stages.extract import extract as stage
+
+    click.echo(stage(source, chosen, folder, c.extract, task=c.task, seed=c.seed, threads=c.threads))
+
+
+@click.command("train-temporal")
+@click.option("--head", metavar="NAME", help="gru or transformer.")
+@manifest_option
+@cache_option
+@out_option("The run folder; left out: OUT/<head> in the config's `out`.")
+@config_options
+def train_temporal(
+    head: str | None,
+    manifest: str | None,
+    cache: str | None,
+    out: Path | None,
+    config: str | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Stage two: train a GRU or Transformer head on windows of cached embeddings."""
+    c = read_config(config, "train_temporal", sets, manifest=manifest, cache=cache, head=head)
+    source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
+    if c.train_temporal.head is None:
+        raise ConfigError("--head is missing: gru or transformer")
+    target = result_path(out, c, c.train_temporal.head)
+    from fercache.stages.train_temporal import train_temporal as stage
+
+    click.echo(stage(source, folder, target, c.train_temporal, task=c.task, seed=c.seed, threads=c.threads))
+
+
+@click.command()
+@click.option("--model", metavar="RUN", help="Run folder of a CNN or of a head.")
+@manifest_option
+@cache_option
+@click.option("--split", help="train, validation or test.")
+@out_option("The predictions file; left out: OUT/<run>-<split>.h5 in the config's `out`.")
+@config_options
+def predict(
+    model: str | None,
+    manifest: str | None,
+    cache: str | None,
+    split: str | None,
+    out: Path | None,
+    config: str | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Write a model's logits for every frame of a split that shows a face."""
+    c = read_config(config, "predict", sets, manifest=manifest, cache=cache, model=model, split=split)
+    source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
+    run = required(c.predict.model, "--model", "predict.model")
+    target = result_path(out, c, f"{run.name}-{c.predict.split}.h5")
+    from fercache.stages.predict import predict as stage
+
+    click.echo(stage(run, source, folder, target, c.predict, task=c.task, threads=c.threads))
+
+
+@click.command()
+@click.option("--search", "searching", is_flag=True, help="Search the weights on the predictions' split.")
+@click.option("--apply", "applied", type=PATH, metavar="FILE", help="Fuse predictions with the weights in FILE.")
+@click.argument("predictions", nargs=-1, type=PATH)
+@manifest_option
+@out_option("--search: the folder of ensemble.json (left out: OUT/ensemble). --apply: the predictions file.")
+@config_options
+def ensemble(
+    searching: bool,
+    applied: Path | None,
+    predictions: tuple[Path, ...],
+    manifest: str | None,
+    out: Path | None,
+    config: str | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Search the weights of several models' probabilities, or apply them.
+
+    PREDICTIONS are the models' files; left out, the config's, or those of cnn, gru and transformer
+    on validation in its `out`.
+    """
+    if searching == (applied is not None):
+        raise click.UsageError("give one of --search and --apply FILE")
+    c = read_config(config, "ensemble", sets, manifest=manifest)
+    paths = predictions or tuple(map(Path, c.ensemble.predictions)) or _default_predictions(c.out)
+    from fercache.stages.ensemble import apply_ensemble, describe_search, search_ensemble
+
+    if applied is not None:
+        click.echo(apply_ensemble(applied, paths, required(out, "--out", "-o, on the command line")))
+        return
+    source = required(c.manifest, "--manifest", "manifest")
+    file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task)
+    click.echo(f"{describe_search(file)}\n\n{file}")
+
+
+def _default_predictions(project: str | None) -> tuple[Path, ...]:
+    folder = required(project, "PREDICTIONS", "ensemble.predictions")
+    paths = {run: folder / f"{run}-validation.h5" for run in DEFAULT_PREDICTIONS}
+    missing = [
+        f"{path} is missing: `fercache predict --model {folder / run}` makes it"
+        for run, path in paths.items()
+        if not path.exists()
+    ]
+    if missing:
+        raise ConfigError("\n".join(missing))
+    return tuple(paths.values())
+
+
+@click.command()
+@click.argument("predictions", nargs=-1, required=True, type=PATH)
+@manifest_option
+@config_options
+def evaluate(predictions: tuple[Path, ...], manifest: str | None, config: str | None, sets: tuple[str, ...]) -> None:
+    """Print the scores of predictions files: F1, accuracy, E, F1 of each class."""
+    c = read_config(config, None, sets, manifest=manifest)
+    source = required(c.manifest, "--manifest", "manifest")
+    from fercache.stages.evaluate import describe
+    from fercache.stages.evaluate import evaluate as stage
+
+    click.echo(describe(stage(source, predictions, task=c.task)))
+
+
+@click.command()
+@click.argument("predictions", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--format", "form", type=click.Choice(["abaw2021", "csv"]), default="abaw2021", show_default=True)
+@manifest_option
+@config_options
+def export(
+    predictions: Path, out: Path, form: str, manifest: str | None, config: str | None, sets: tuple[str, ...]
+) -> None:
+    """Write a file for each video with a line for every frame, faces or not, into the new folder OUT."""
+    c = read_config(config, None, sets, manifest=manifest)
+    source = required(c.manifest, "--manifest", "manifest")
+    from fercache.stages.export import export as stage
+
+    click.echo(stage(predictions, source, out, form, task=c.task))  # type: ignore[arg-type]
+
+
+ALL = (manifest_group, finetune, extract, train_temporal, predict, ensemble, evaluate, export)

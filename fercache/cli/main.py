@@ -1,0 +1,73 @@
+"""The `fercache` command."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from typing import Any
+
+import click
+
+from fercache import __version__
+from fercache.cli import commands
+from fercache.errors import FercacheError, Stopped
+
+EXIT_PROBLEM, EXIT_STOPPED = 1, 75
+"""A problem in what was given; stopped by a signal with the state saved (EX_TEMPFAIL of sysexits.h)."""
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class FercacheGroup(click.Group):
+    """The one place where fercache's errors become messages and exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
+        """Run the command; a problem in what was given prints its sentence and no traceback."""
+        try:
+            return super().invoke(ctx)
+        except FercacheError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(EXIT_PROBLEM)
+        except Stopped as stop:
+            click.echo(f"Stopped by {stop}: what was finished is saved; the same command goes on from there.", err=True)
+            ctx.exit(EXIT_STOPPED)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            click.echo(f"Error: {error.filename or 'writing'}: {error.strerror}", err=True)
+            ctx.exit(EXIT_PROBLEM)
+
+
+class _BarSafeHandler(logging.Handler):
+    """Log lines on standard error that do not tear progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _set_up_logging() -> None:
+    handler = _BarSafeHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("fercache")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+@click.group(cls=FercacheGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fercache")
+def main() -> None:
+    """Facial expressions frame by frame in video: a frame network, cached embeddings, temporal heads, an ensemble.
+
+    The way of the data: synth or your own videos -> manifest -> finetune -> extract -> train-temporal
+    -> predict -> ensemble -> evaluate, export. Exit status: 0 done, 1 a problem in what was given, 2 usage,
+    75 stopped by a signal with the state saved.
+    """
+    _set_up_logging()
+
+
+for command in commands.ALL:
+    main.add_command(command)

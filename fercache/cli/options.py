@@ -1,0 +1,58 @@
+"""Options that several commands share, and what is read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fercache.config import Config, load_config
+from fercache.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+manifest_option = click.option("--manifest", metavar="FILE", help="The manifest.")
+cache_option = click.option("--cache", metavar="DIR", help="The cache's folder.")
+
+
+def out_option(words: str) -> Callable[[Command], Command]:
+    """The option that names the result itself."""
+    return click.option("-o", "--out", type=PATH, metavar="PATH", help=words)
+
+
+def config_options(command: Command) -> Command:
+    """`-c` and `--set`, which every command takes."""
+    command = click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A setting of this command's section of the config, or of its top level; may be repeated.",
+    )(command)
+    return click.option(
+        "-c",
+        "--config",
+        metavar="FILE|NAME",
+        help="A YAML file or the name of a shipped config; left out: ./fercache.yaml, where it exists.",
+    )(command)
+
+
+def read_config(source: str | None, section: str | None, sets: Sequence[str], **options: Any) -> Config:  # noqa: ANN401
+    """The config with the command's options in it."""
+    return load_config(source, section, sets, options)
+
+
+def required(value: str | Path | None, option: str, key: str) -> Path:
+    """A path that the command line or the config must give; ConfigError says how."""
+    if value is None:
+        raise ConfigError(f"{option} is missing: give it, or set {key!r} in the config")
+    return Path(value)
+
+
+def result_path(out: Path | None, config: Config, name: str) -> Path:
+    """Where a result goes: `--out` itself, else `name` in the project's folder."""
+    return out if out is not None else required(config.out, "--out", "out") / name

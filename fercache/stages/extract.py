@@ -1,0 +1,222 @@
+"""Stage one, second half: the embedding of every frame of every video, into the cache.
+
+Legend: F present frames of a video, B batch, D embedding, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fercache import runtime
+from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, write_provenance
+from fercache.cache.reader import Cache
+from fercache.cache.writer import video_writer
+from fercache.config import ExtractConfig
+from fercache.data.datasets import FrameBatch, frame_loader
+from fercache.data.frames import FrameList
+from fercache.data.manifest import Video, read_manifest
+from fercache.errors import CacheError, ConfigError, DataError, raise_problems
+from fercache.models.preprocessing import Preprocessing, prepare
+from fercache.models.resnet import EMBEDDING_DIM
+from fercache.models.weights import ARCHITECTURE, FrameWeights, load_weights
+
+log = logging.getLogger(__name__)
+
+BACKEND = "eager"
+
+
+def extract(
+    manifest: Path,
+    weights: str,
+    cache: Path,
+    settings: ExtractConfig | None = None,
+    *,
+    task: str | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Path:
+    """Write the embeddings of all videos of `manifest` that `cache` lacks; returns the cache's folder.
+
+    `weights`: a run folder, a weights file, or none. A video with a frame that cannot be decoded is left out; the
+    others are finished, then DataError lists all of them. CacheError where the cache is another's.
+    """
+    settings = settings or ExtractConfig()
+    threads = runtime.use_threads(threads)
+    videos = read_manifest(manifest, task, frames=True).videos
+    runtime.seed_everything(seed)
+    loaded = _load(weights, settings)
+    provenance = _begin(cache, loaded, settings, threads)
+    reader = Cache(cache)
+    todo = [video for video in videos if not reader.has(video.video_id)]
+    frames = _list_frames(todo)
+    total = sum(len(found.path) for found in frames)
+    log.info("%s: %d of %d videos are there; %d frames to extract", cache, len(videos) - len(todo), len(videos), total)
+    classes = None if loaded.classifier is None else len(loaded.classifier["bias"])
+    network = loaded.network(classes or 1).to(runtime.device(), memory_format=torch.channels_last).eval()
+    extractor = Extractor(network, loaded.preprocessing, provenance.precision, settings.batch_size)
+    problems = []
+    with runtime.stop_signals() as stop:
+        paths = [path for found in frames for path in found.path]
+        stream = _RowStream(extractor.run(paths, runtime.decoding_workers(settings.workers), stop))
+        for video, found in zip(todo, frames, strict=True):
+            try:
+                _extract_video(reader, video, found, stream, provenance, classes)
+            except (DataError, CacheError) as error:
+                problems += [f"{video.video_id}: left out: {line}" for line in str(error).splitlines()]
+    log.info("%s: %d videos written", cache, len(todo) - len({line.partition(":")[0] for line in problems}))
+    raise_problems(problems, DataError)
+    return cache
+
+
+def _load(weights: str, settings: ExtractConfig) -> FrameWeights:
+    loaded = load_weights(weights)
+    own = loaded.preprocessing.image_size
+    if settings.image_size not in (None, own):
+        if loaded.task is not None:
+            raise ConfigError(f"image_size: found {settings.image_size}, but {weights} was fine-tuned at {own}")
+        log.info("image_size: %d instead of the weights' %d", settings.image_size, own)
+    return loaded.with_image_size(settings.image_size)
+
+
+def _begin(cache: Path, loaded: FrameWeights, settings: ExtractConfig, threads: int) -> Provenance:
+    """The record of the cache: written, or compared with the one that is there."""
+    before = read_provenance(cache) if (cache / FILE_NAME).exists() else None
+    if before is None and cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
+        raise CacheError(f"{cache}: is not empty and is no cache; choose another folder")
+    provenance = Provenance(
+        weights=loaded.backbone_digest,
+        classifier=loaded.classifier_digest,
+        task=loaded.task,
+        architecture=ARCHITECTURE,
+        preprocessing=loaded.preprocessing.as_plain(),
+        precision=runtime.resolve_precision(settings.precision, before and before.precision),
+        dtype=settings.dtype,
+    )
+    if before is None:
+        recorded = {"backend": BACKEND, "batch_size": settings.batch_size, "threads": threads}
+        write_provenance(cache, provenance, recorded)
+    elif before.fingerprint != provenance.fingerprint:
+        found = "; ".join(before.differences(provenance))
+        raise CacheError(f"{cache}: holds another cache: {found}")
+    return provenance
+
+
+def _list_frames(videos: list[Video]) -> list[FrameList]:
+    """The frames of each video; DataError with all empty folders at once."""
+    found, problems = [], []
+    for video in videos:
+        try:
+            found.append(video.frames())
+        except DataError as error:
+            problems += str(error).splitlines()
+    raise_problems(problems, DataError)
+    return found
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive frames' results. A frame that could not be decoded has zeros, and stands in `failures`."""
+
+    embedding: np.ndarray
+    """float32 (B, D)."""
+    logits: np.ndarray
+    """float32 (B, C)."""
+    failures: dict[int, str]
+    """Row -> what is wrong."""
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def part(self, start: int, end: int) -> Rows:
+        """Rows start to end."""
+        failures = {row - start: text for row, text in self.failures.items() if start <= row < end}
+        return Rows(self.embedding[start:end], self.logits[start:end], failures)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """The network over a stream of frames, in batches that are always full.
+
+    A batch crosses the borders of videos, and the last is filled up: the same number of rows goes
+    through the network each time, so that a frame's bits do not depend on its place.
+    """
+
+    network: nn.Module
+    record: Preprocessing
+    precision: str
+    batch_size: int
+
+    def run(self, paths: list[str], workers: int, stop: runtime.StopFlag) -> Iterator[Rows]:
+        """The results of all frames in their order."""
+        pin = runtime.device().type == "cuda"
+        loader = frame_loader(paths, self.batch_size, workers, pin=pin) if paths else ()
+        for batch in runtime.progress(loader, "extract", len(loader)):
+            stop.check()
+            yield self.rows(batch)
+
+    @torch.inference_mode()
+    def rows(self, batch: FrameBatch) -> Rows:
+        """The results of one batch."""
+        count = len(batch.index) + len(batch.failures)
+        first = min([*batch.index.tolist(), *batch.failures])
+        failures = {index - first: text for index, text in batch.failures.items()}
+        embedding = np.zeros((count, EMBEDDING_DIM), np.float32)
+        logits = np.zeros((count, self.network.classifier.out_features), np.float32)
+        if len(batch.index):
+            inputs = self._full(prepare(batch.to(runtime.device()), self.record))
+            with runtime.autocast(self.precision):
+                embedded = self.network.embed(inputs)  # (batch_size, D)
+            # The classifier costs nothing and is computed in float32, from float32.
+            embedded = embedded.float()
+            kept = batch.index.numpy() - first
+            embedding[kept] = embedded[: len(kept)].cpu().numpy()
+            logits[kept] = self.network.classifier(embedded)[: len(kept)].cpu().numpy()
+        return Rows(embedding, logits, failures)
+
+    def _full(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(batch_size, 3, S, S), channels last; missing rows repeat the last one."""
+        missing = self.batch_size - len(inputs)
+        filled = torch.cat([inputs, inputs[-1:].expand(missing, -1, -1, -1)]) if missing else inputs
+        return filled.contiguous(memory_format=torch.channels_last)
+
+
+class _RowStream:
+    """Batches of rows, taken by the number of frames of each video."""
+
+    def __init__(self, batches: Iterator[Rows]) -> None:
+        self.batches, self.rest = batches, None
+
+    def take(self, count: int) -> Iterator[Rows]:
+        """The next `count` rows, in parts."""
+        while count:
+            rows = self.rest if self.rest is not None else next(self.batches)
+            used = min(count, len(rows))
+            self.rest = rows.part(used, len(rows)) if used < len(rows) else None
+            count -= used
+            yield rows.part(0, used)
+
+
+def _extract_video(
+    cache: Cache, video: Video, found: FrameList, stream: _RowStream, provenance: Provenance, classes: int | None
+) -> None:
+    """Write one video's file; DataError with all of its frames that could not be decoded."""
+    path = cache.path(video.video_id)
+    failures: list[str] = []
+    parts = stream.take(len(found.path))
+    with video_writer(path, provenance.fingerprint, found.number, EMBEDDING_DIM, provenance.dtype, classes) as writer:
+        try:
+            for rows in parts:
+                failures += rows.failures.values()
+                writer.append(rows.embedding, rows.logits if classes is not None else None)
+        except CacheError:
+            for _ in parts:  # the next video begins behind this one's rows
+                pass
+            raise
+        raise_problems(failures, DataError)
