@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,13 +102,9 @@ def seed_everything(*seeds: int) -> None:
 
 def environment(seed: int, threads: int) -> dict[str, Any]:
     """What a result may depend on beside its settings: versions, commit, device, host."""
-    import h5py
-    import numpy
-    import sklearn
     import torch
-    import torchvision
 
-    versions = {module.__name__: module.__version__ for module in (torch, torchvision, h5py, numpy, sklearn)}
+    versions = {name: metadata.version(name) for name in ("torch", "torchvision", "h5py", "numpy", "scikit-learn")}
     gpu = torch.cuda.get_device_name() if device().type == "cuda" else None
     return {
         "fercache": __version__,

@@ -1,0 +1,47 @@
+"""Data that many tests need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fercache.data.annotations import write_annotation
+from fercache.tasks import TASKS
+
+REALFACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "realfaces"
+
+
+@pytest.fixture(scope="session")
+def realfaces() -> Path:
+    if not REALFACES.is_dir():
+        pytest.skip(f"the real faces are not at {REALFACES}")
+    return REALFACES
+
+
+def write_video(root: Path, video_id: str, numbers, labels=None, split="Train_Set", task="expr", size=48) -> None:
+    """One video in the Aff-Wild2 layout: coloured noise as frames `numbers`, and labels for all frames."""
+    folder = root / "cropped_aligned" / video_id
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([len(video_id), *map(ord, video_id)])
+    for number in numbers:
+        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:05d}.jpg", quality=90)
+    if labels is not None:
+        record = TASKS[task]
+        target = root / "annotations" / f"{record.track}_Set" / split / f"{video_id}.txt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_annotation(target, record, np.asarray(labels))
+
+
+@pytest.fixture
+def small_root(tmp_path: Path) -> Path:
+    """Four videos: two for training, one with gaps and -1 for validation, one unlabelled."""
+    root = tmp_path / "set"
+    write_video(root, "a", range(1, 13), [0] * 6 + [4] * 6)
+    write_video(root, "b_left", range(1, 9), [1, 2, 3, 4, 5, 6, 0, -1])
+    write_video(root, "v", [2, 3, 4, 9, 10], [0, 0, 4, 4, -1, 0, 0, 0, 4, 0, 4], "Validation_Set")
+    write_video(root, "t", range(1, 5))
+    return root

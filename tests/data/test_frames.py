@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fercache.data.datasets import EpochOrder, WindowSet, frame_loader
+from fercache.data.frames import decode, list_frames
+from fercache.errors import DataError
+
+
+def jpeg(path, colour=(10, 200, 30), size=(48, 48)):
+    Image.new("RGB", size, colour).save(path, "JPEG", quality=95)
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("00010.jpg", "2.png", "00001.JPG", "notes.txt", ".DS_Store", "x.jpg"):
+        (tmp_path / name).touch()
+    frames = list_frames(tmp_path)
+    assert frames.number.tolist() == [1, 2, 10]
+    assert frames.path == [str(tmp_path / name) for name in ("00001.JPG", "2.png", "00010.jpg")]
+    assert list_frames(tmp_path, 5).number.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("names", "words"), [(("1.jpg", "00001.jpg"), "twice"), (("00000.jpg",), "from 1")])
+def test_numbers_that_cannot_be(tmp_path, names, words):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=words):
+        list_frames(tmp_path)
+
+
+def test_a_frame_is_rgb(tmp_path):
+    jpeg(tmp_path / "1.jpg")
+    pixels = decode(str(tmp_path / "1.jpg"))
+    assert pixels.shape == (48, 48, 3) and pixels.dtype == np.uint8
+    assert np.abs(pixels.mean(axis=(0, 1)) - (10, 200, 30)).max() < 3
+
+
+def test_grey_frames_become_rgb(tmp_path):
+    Image.new("L", (8, 8), 77).save(tmp_path / "1.png")
+    assert (decode(str(tmp_path / "1.png")) == 77).all()
+
+
+def broken(tmp_path):
+    whole = io.BytesIO()
+    Image.effect_noise((112, 112), 80).convert("RGB").save(whole, "JPEG")
+    contents = {
+        "cut.jpg": whole.getvalue()[: len(whole.getvalue()) // 2],
+        "empty.jpg": b"",
+        "text.jpg": b"no image" * 9,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return contents
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("cut.jpg", "not a whole image"), ("empty.jpg", "is empty"), ("text.jpg", "not an image")]
+)
+def test_broken_frames_are_named(tmp_path, name, words):
+    broken(tmp_path)
+    with pytest.raises(DataError, match=words) as caught:
+        decode(str(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_keep_the_order_and_report_broken_frames(tmp_path, workers):
+    paths = []
+    for number in range(5):
+        jpeg(tmp_path / f"{number}.jpg", (number * 40, 0, 0))
+        paths.append(str(tmp_path / f"{number}.jpg"))
+    (tmp_path / "1.jpg").write_bytes(b"")
+    batches = list(frame_loader(paths, 3, workers))
+    assert [batch.index.tolist() for batch in batches] == [[0, 2], [3, 4]]
+    assert [list(batch.failures) for batch in batches] == [[1], []]
+    assert batches[1].frames.shape == (2, 3, 48, 48) and batches[1].frames.dtype == torch.uint8
+    assert abs(int(batches[1].frames[1, 0, 0, 0]) - 160) < 4
+
+
+def test_frames_of_different_sizes_come_as_a_list(tmp_path):
+    jpeg(tmp_path / "1.jpg")
+    jpeg(tmp_path / "2.jpg", size=(20, 30))
+    (batch,) = frame_loader([str(tmp_path / "1.jpg"), str(tmp_path / "2.jpg")], 2, 0)
+    assert [tuple(frame.shape) for frame in batch.frames] == [(3, 48, 48), (3, 30, 20)]
+
+
+def test_each_epoch_has_its_own_order_and_every_sample_once():
+    order = EpochOrder(50, seed=3)
+    first = list(order)
+    assert sorted(first) == list(range(50)) and first == list(order)
+    order.epoch = 1
+    assert list(order) != first and list(EpochOrder(50, seed=4)) != first
+
+
+def test_windows_are_gathered_as_float32():
+    embedding = torch.arange(12, dtype=torch.float16).reshape(4, 3)
+    windows = WindowSet(embedding, torch.tensor([[0, 0, 1], [1, 2, 3], [3, 3, 3]]), torch.tensor([5, 6, 7]))
+    batches = list(windows.batches(2, [2, 0, 1]))
+    assert [labels.tolist() for _, labels in batches] == [[7, 5], [6]]
+    assert batches[1][0].dtype == torch.float32
+    assert batches[1][0].tolist() == [[[3, 4, 5], [6, 7, 8], [9, 10, 11]]]

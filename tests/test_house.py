@@ -1,0 +1,103 @@
+"""The rooms and floors: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fercache
+
+PACKAGE = Path(fercache.__file__).parent
+ROOMS = [
+    ("ground", 0, {"__init__", "errors", "tasks", "files"}),
+    ("settings", 1, {"config", "configs", "rundir", "runtime"}),
+    ("data", 2, {"data"}),
+    ("cache", 2, {"cache"}),
+    ("models", 2, {"models"}),
+    ("training", 3, {"training"}),
+    ("scoring", 3, {"scoring"}),
+    ("stages", 4, {"stages"}),
+    ("pipeline", 5, {"pipeline"}),
+    ("cli", 7, {"cli", "__main__"}),
+]
+ROOM_OF = {name: room for room, _, names in ROOMS for name in names}
+FLOOR = {room: floor for room, floor, _ in ROOMS}
+MUST_NOT_KNOW = {
+    "models": {"fercache.config"},
+    "scoring": {"torch", "fercache.files", "pathlib"},
+    "settings": {"h5py"},
+    "cli": {"torch", "h5py"},
+    "pipeline": {"torch", "h5py"},
+}
+SHARED_IN_STAGES = {"common", "aligned"}
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return ROOM_OF[parts[1] if len(parts) > 1 else "__init__"]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from fercache import runtime` imports a module, `from fercache.tasks import Task` a name.
+            found |= {name if node.module == "fercache" else node.module for name in names}
+    return found
+
+
+def violations(module: str, imported: set[str]) -> list[str]:
+    own = room(module)
+    wrong = []
+    for name in sorted(imported):
+        if name.split(".")[0] == "fercache" and name != "fercache.__version__":
+            other = room(name)
+            if other != own and FLOOR[other] >= FLOOR[own]:
+                wrong.append(f"{module} (floor {FLOOR[own]}) imports {name} (floor {FLOOR[other]})")
+            if own == "stages" and other == "stages" and name.split(".")[-1] not in SHARED_IN_STAGES:
+                wrong.append(f"{module} imports the stage {name}")
+        if any(name == banned or name.startswith(f"{banned}.") for banned in MUST_NOT_KNOW.get(own, ())):
+            wrong.append(f"{module} must not know {name}")
+        if name.split(".")[0] == "h5py" and own != "cache":
+            wrong.append(f"{module} imports h5py, which only the cache may")
+        if name == "click" and own != "cli":
+            wrong.append(f"{module} imports click, which only the command line may")
+    return wrong
+
+
+def test_no_import_runs_upward():
+    wrong = []
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 20
+    for path in files:
+        module = ".".join(["fercache", *path.relative_to(PACKAGE).with_suffix("").parts])
+        wrong += violations(module.removesuffix(".__init__") if path.parent != PACKAGE else module, imports(path))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("fercache.data.manifest", "fercache.stages.extract"),
+        ("fercache.models.heads", "fercache.cache.reader"),
+        ("fercache.models.heads", "fercache.config"),
+        ("fercache.scoring.metrics", "torch.nn"),
+        ("fercache.stages.predict", "fercache.stages.extract"),
+        ("fercache.stages.predict", "h5py"),
+        ("fercache.tasks", "fercache.runtime"),
+    ],
+)
+def test_an_upward_import_is_found(module, imported):
+    assert violations(module, {imported})
+
+
+def test_the_environment_is_read_in_one_place():
+    readers = [path.name for path in PACKAGE.rglob("*.py") if "os.environ" in path.read_text(encoding="utf-8")]
+    assert readers == ["runtime.py"]
