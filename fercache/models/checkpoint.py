@@ -28,7 +28,6 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises WeightsError naming the file where it is missing, cut off, or a pickle of anything else.
     """
     try:
-        # Mapped where the format allows it, so that looking at a file does not read all of it.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
@@ -39,7 +38,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         ) from error
     # What torch raises on a file cut off depends on where the cut is.
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise WeightsError(f"{path}: is damaged or cut off: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path}: is damaged or cut off ({type(error).__name__} in reading it)") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds {type(content).__name__}, expected named tensors")
     return content
@@ -66,7 +65,7 @@ def load_run(folder: Path, kind: str | None = None) -> dict[str, Any]:
     run = RunDir(folder)
     if not run.best.exists():
         raise RunError(f"{folder}: is no run with a finished epoch: it has no {run.best.name}")
-    wanted = run.recorded().get("epochs", 0)
+    wanted = run.recorded().get("epochs", 0) if run.config.exists() else 0
     if run.epochs_done() < wanted:
         log.warning("%s: the run stopped after epoch %d of %d; what it has is used", folder, run.epochs_done(), wanted)
     return load_checkpoint(run.best, kind)

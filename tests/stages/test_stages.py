@@ -1,0 +1,364 @@
+"""The stages over a small data set: what passes between them, and the properties that must hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_video
+
+from fercache.cache.predictions import read_predictions
+from fercache.cache.reader import Cache
+from fercache.config import EnsembleConfig, ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
+from fercache.data.affwild2 import build_manifest
+from fercache.data.annotations import read_annotation
+from fercache.data.datasets import frame_loader
+from fercache.data.manifest import read_manifest, write_manifest
+from fercache.errors import CacheError, ConfigError, DataError, RunError
+from fercache.models.preprocessing import prepare
+from fercache.models.weights import load_weights
+from fercache.rundir import RunDir
+from fercache.scoring.metrics import probabilities
+from fercache.stages.ensemble import apply_ensemble, search_ensemble
+from fercache.stages.evaluate import describe, evaluate
+from fercache.stages.export import export, fill
+from fercache.stages.extract import extract
+from fercache.stages.finetune import finetune
+from fercache.stages.predict import predict
+from fercache.stages.train_temporal import train_temporal
+from fercache.tasks import TASKS
+
+SMALL = FinetuneConfig(image_size=48, epochs=2, batch_size=8, lr=0.01, workers=0, precision="fp32")
+HEADS = {
+    name: TrainTemporalConfig(head=name, epochs=1, batch_size=4, precision="fp32") for name in ("gru", "transformer")
+}
+EXACT = ExtractConfig(precision="fp32", dtype="float32", batch_size=5, workers=0)
+
+
+def make_manifest(folder: Path, task="expr") -> Path:
+    manifest, _ = build_manifest(folder / "set", TASKS[task])
+    path = folder / f"{task}.csv"
+    write_manifest(path, manifest)
+    return path
+
+
+class Project:
+    """Two finished frame runs, a cache, two heads and the predictions of all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        root = folder / "set"
+        write_video(root, "a", range(1, 13), [0] * 6 + [4] * 6)
+        write_video(root, "b_left", range(1, 9), [1, 2, 3, 4, 5, 6, 0, -1])
+        write_video(root, "v", [2, 3, 4, 9, 10], [0, 0, 4, 4, -1, 0, 0, 0, 4, 0, 4], "Validation_Set")
+        write_video(root, "w", range(1, 7), [0, 1, 4, 0, 0, 4], "Validation_Set")
+        write_video(root, "n", [], [0, 0, 0], "Validation_Set")
+        (root / "cropped_aligned" / "n").rmdir()
+        write_video(root, "t", range(1, 5))
+        self.manifest = make_manifest(folder)
+        self.cnn = finetune(self.manifest, folder / "cnn", SMALL)
+        self.cache = extract(self.manifest, str(self.cnn), folder / "cache", EXACT)
+        self.runs = {"cnn": self.cnn}
+        for name, settings in HEADS.items():
+            self.runs[name] = train_temporal(self.manifest, self.cache, folder / name, settings)
+        self.predictions = {
+            name: predict(run, self.manifest, self.cache, folder / f"{name}-validation.h5")
+            for name, run in self.runs.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+def network_logits(project, video_id):
+    """The logits of the frame network on a video, computed here frame by frame."""
+    weights = load_weights(str(project.cnn))
+    network = weights.network(7).eval()
+    (video,) = [v for v in read_manifest(project.manifest).videos if v.video_id == video_id]
+    with torch.inference_mode():
+        parts = [
+            network(prepare(batch.frames, weights.preprocessing)) for batch in frame_loader(video.frames().path, 1, 0)
+        ]
+    return torch.cat(parts).numpy()
+
+
+@pytest.mark.parametrize("video", ["v", "t"])
+def test_cached_logits_are_the_networks(project, video):
+    cached = Cache(project.cache).read(video)
+    expected = network_logits(project, video)
+    assert np.abs(cached.logits - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert cached.embedding.shape == (len(expected), 2048) and cached.embedding.min() >= 0
+
+
+def test_the_cache_holds_every_video_and_its_gaps(project):
+    cache = Cache(project.cache)
+    frames = {v: cache.frame(v).tolist() for v in ("a", "v", "n", "t")}
+    assert frames == {"a": list(range(1, 13)), "v": [2, 3, 4, 9, 10], "n": [], "t": [1, 2, 3, 4]}
+    weights = load_weights(str(project.cnn))
+    assert cache.provenance.weights == weights.backbone_digest and cache.provenance.dtype == "float32"
+
+
+def test_a_frame_does_not_depend_on_its_neighbours_in_the_batch(project, tmp_path):
+    """The same batch size, other videos around: the same bits."""
+    text = project.manifest.read_text().splitlines(keepends=True)
+    only = tmp_path / "only.csv"
+    root = f"# root: {project.folder / 'set'}\n"
+    only.write_text("".join([*text[:2], root, text[3], *(line for line in text[4:] if line.startswith("v,"))]))
+    extract(only, str(project.cnn), tmp_path / "cache", EXACT)
+    alone, together = Cache(tmp_path / "cache").read("v"), Cache(project.cache).read("v")
+    np.testing.assert_array_equal(alone.embedding, together.embedding)
+    np.testing.assert_array_equal(alone.logits, together.logits)
+
+
+def test_extract_makes_only_what_is_missing(project, tmp_path):
+    cache = Cache(extract(project.manifest, str(project.cnn), tmp_path / "cache", EXACT))
+    before = cache.path("a").stat().st_mtime_ns
+    expected = cache.read("v")
+    cache.path("v").unlink()
+    (tmp_path / "cache" / ".v.h5.x.partial").write_bytes(b"left by a kill")
+    extract(project.manifest, str(project.cnn), tmp_path / "cache", ExtractConfig(dtype="float32", batch_size=5))
+    assert cache.path("a").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(cache.read("v").embedding, expected.embedding)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (ExtractConfig(precision="bf16", dtype="float32"), "precision is 'fp32' there, 'bf16' here"),
+        (ExtractConfig(precision="fp32", dtype="float16"), "dtype is 'float32' there, 'float16' here"),
+    ],
+)
+def test_another_cache_is_refused_with_what_differs(project, settings, words):
+    with pytest.raises(CacheError, match=words):
+        extract(project.manifest, str(project.cnn), project.cache, settings)
+    with pytest.raises(CacheError, match="weights is"):
+        extract(project.manifest, "none", project.cache, EXACT)
+
+
+def test_a_folder_that_is_no_cache_is_refused(project, tmp_path):
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(CacheError, match="not empty and is no cache"):
+        extract(project.manifest, str(project.cnn), tmp_path, EXACT)
+
+
+def test_a_fine_tuned_network_keeps_its_image_size(project, tmp_path):
+    with pytest.raises(ConfigError, match="fine-tuned at 48"):
+        extract(project.manifest, str(project.cnn), tmp_path / "c", ExtractConfig(image_size=64))
+
+
+def test_raw_weights_take_another_size_and_cache_no_logits(project, tmp_path):
+    settings = ExtractConfig(image_size=64, precision="fp32", batch_size=8, workers=0)
+    cache = Cache(extract(project.manifest, "none", tmp_path / "c", settings))
+    assert cache.read("t").logits is None and cache.read("t").embedding.dtype == np.float16
+    assert cache.provenance.preprocessing["image_size"] == 64 and cache.provenance.classifier is None
+    with pytest.raises(CacheError, match=r"was not extracted from .*weights is"):
+        predict(project.cnn, project.manifest, tmp_path / "c", tmp_path / "p.h5")
+    with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: .*dtype is 'float16' there"):
+        predict(project.runs["gru"], project.manifest, tmp_path / "c", tmp_path / "p.h5")
+
+
+def test_a_broken_frame_leaves_its_video_out_and_the_others_are_finished(project, tmp_path):
+    for video in ("x", "y", "z"):
+        write_video(tmp_path / "set", video, range(1, 8))
+    (tmp_path / "set" / "cropped_aligned" / "y" / "00003.jpg").write_bytes(b"")
+    (tmp_path / "set" / "cropped_aligned" / "y" / "00006.jpg").write_bytes(b"text")
+    manifest = make_manifest(tmp_path)
+    with pytest.raises(DataError) as caught:
+        extract(manifest, str(project.cnn), tmp_path / "cache", EXACT)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["y", "y"]
+    cache = Cache(tmp_path / "cache")
+    assert [cache.has(v) for v in ("x", "y", "z")] == [True, False, True]
+    # The rows behind the video that was left out are still those of their own frames.
+    pixels = np.stack([cache.read(v).embedding[0] for v in ("x", "z")])
+    assert np.abs(pixels[0] - pixels[1]).max() > 0
+    write_video(tmp_path / "set", "y", range(1, 8))
+    extract(manifest, str(project.cnn), tmp_path / "cache", EXACT)
+    assert cache.has("y")
+
+
+def test_predictions_of_the_frame_network_are_the_cached_logits(project):
+    found = read_predictions(project.predictions["cnn"])
+    assert set(found.videos) == {"v", "w", "n"} and found.split == "validation" and found.select == "best"
+    np.testing.assert_array_equal(found.videos["v"].logits, Cache(project.cache).read("v").logits)
+    # Training labels: 0 seven times, 4 seven times, and 1, 2, 3, 5, 6 once.
+    np.testing.assert_allclose(found.train_prior, np.array([7, 1, 1, 1, 7, 1, 1]) / 19)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_head_predictions_do_not_depend_on_the_batch(project, name, tmp_path):
+    one = predict(project.runs[name], project.manifest, project.cache, tmp_path / "p.h5", PredictConfig(batch_size=1))
+    found, expected = read_predictions(one), read_predictions(project.predictions[name])
+    for video in ("v", "w"):
+        assert found.videos[video].frame.tolist() == Cache(project.cache).frame(video).tolist()
+        np.testing.assert_allclose(found.videos[video].logits, expected.videos[video].logits, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_outside_a_window_change_nothing(project, tmp_path):
+    """Video v has a gap of four frames: frames 9 and 10 are out of the window of frame 2."""
+    import shutil
+
+    import h5py
+
+    cache = Path(shutil.copytree(project.cache, tmp_path / "cache"))
+    with h5py.File(cache / "v.h5", "a") as file:
+        file["embedding"][3:] = 7.0
+    changed = read_predictions(predict(project.runs["gru"], project.manifest, cache, tmp_path / "p.h5")).videos["v"]
+    before = read_predictions(project.predictions["gru"]).videos["v"]
+    np.testing.assert_array_equal(changed.logits[:1], before.logits[:1])
+    assert np.abs(changed.logits[3:] - before.logits[3:]).max() > 1e-4
+
+
+def test_the_same_seed_gives_the_same_run(project, tmp_path):
+    again = finetune(project.manifest, tmp_path / "cnn", SMALL)
+    assert load_weights(str(again)).backbone_digest == load_weights(str(project.cnn)).backbone_digest
+    other = finetune(project.manifest, tmp_path / "other", SMALL, seed=1)
+    assert load_weights(str(other)).backbone_digest != load_weights(str(project.cnn)).backbone_digest
+
+
+def test_a_finished_run_is_left_as_it_is(project):
+    before = RunDir(project.cnn).last.stat().st_mtime_ns
+    finetune(project.manifest, project.cnn, SMALL)
+    assert RunDir(project.cnn).last.stat().st_mtime_ns == before
+
+
+def test_an_output_that_holds_another_run_is_refused(project, tmp_path):
+    with pytest.raises(RunError, match=r"holds another run \(lr is 0\.01 there, 0\.1 here\)"):
+        finetune(project.manifest, project.cnn, FinetuneConfig(**{**SMALL.__dict__, "lr": 0.1}))
+    with pytest.raises(RunError, match=r"holds another run .*stage is 'finetune' there"):
+        train_temporal(project.manifest, project.cache, project.cnn, HEADS["gru"])
+
+
+def test_missing_videos_of_a_cache_are_all_named(project, tmp_path):
+    import shutil
+
+    cache = Path(shutil.copytree(project.cache, tmp_path / "cache"))
+    (cache / "a.h5").unlink()
+    (cache / "v.h5").unlink()
+    with pytest.raises(CacheError) as caught:
+        train_temporal(project.manifest, cache, tmp_path / "gru", HEADS["gru"])
+    assert "video a is missing" in str(caught.value) and "video v is missing" in str(caught.value)
+    assert not (tmp_path / "gru").exists()
+
+
+def test_the_ensemble_and_its_file(project, tmp_path):
+    paths = list(project.predictions.values())
+    file = search_ensemble(project.manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1))
+    content = json.loads(file.read_text())
+    assert sum(content["weights"]) == pytest.approx(1) and len(content["models"]) == 3
+    scores = content["scores"]
+    assert scores["searched"]["score"] >= max(s["score"] for s in scores.values()) - 1e-9
+    fused = apply_ensemble(file, paths[::-1], tmp_path / "fused.h5")
+    evaluation = evaluate(project.manifest, [fused])[0]
+    assert evaluation.scores.score == pytest.approx(scores["searched"]["score"])
+    found, parts = read_predictions(fused), [read_predictions(path) for path in paths]
+    task = TASKS["expr"]
+    by_hand = sum(w * probabilities(task, p.videos["w"].logits) for w, p in zip(content["weights"], parts, strict=True))
+    np.testing.assert_allclose(probabilities(task, found.videos["w"].logits), by_hand, atol=1e-6)
+    assert len(found.videos["n"].frame) == 0
+
+
+def test_an_ensemble_works_on_another_split(project, tmp_path):
+    pair = [project.predictions["cnn"], project.predictions["gru"]]
+    file = search_ensemble(project.manifest, pair, tmp_path / "e")
+    settings = PredictConfig(split="test")
+    test = [
+        predict(project.runs[name], project.manifest, project.cache, tmp_path / f"{name}.h5", settings)
+        for name in ("cnn", "gru")
+    ]
+    assert list(read_predictions(apply_ensemble(file, test, tmp_path / "t.h5")).videos) == ["t"]
+    with pytest.raises(DataError, match="different splits"):
+        apply_ensemble(file, [pair[0], test[1]], tmp_path / "t.h5")
+
+
+def test_what_an_ensemble_refuses(project, tmp_path):
+    cnn, gru, transformer = project.predictions.values()
+    file = search_ensemble(project.manifest, [cnn, gru], tmp_path / "e")
+    for call, words in (
+        (lambda: search_ensemble(project.manifest, [cnn], tmp_path / "x"), "two or more"),
+        (lambda: search_ensemble(project.manifest, [cnn, cnn], tmp_path / "x"), "same model is given more than once"),
+        (lambda: apply_ensemble(file, [cnn, transformer], tmp_path / "x.h5"), "was searched over other models"),
+        (lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"), "ensemble of other models"),
+    ):
+        with pytest.raises((DataError, RunError), match=words):
+            call()
+
+
+def test_scores_are_printed_with_what_was_left_out(project):
+    text = describe(evaluate(project.manifest, list(project.predictions.values())))
+    assert "0.67 F1 + 0.33 accuracy" in text and "Happiness" in text
+    # v: 10 labelled frames, 5 of them present and labelled; w: 6; n: 3 without a face.
+    rows = [line.split() for line in text.splitlines() if "-validation" in line]
+    assert [row[-2:] for row in rows] == [["11", "8"]] * 3
+    assert "No label of Disgust, Fear, Sadness, Surprise" in text
+
+
+def test_export_gives_every_frame_its_line(project, tmp_path):
+    out = export(project.predictions["gru"], project.manifest, tmp_path / "out")
+    lengths = {p.stem: len(read_annotation(p, TASKS["expr"])) for p in out.glob("*.txt")}
+    assert lengths == {"v": 11, "w": 6, "n": 3}
+    assert (out / "filled.csv").read_text().splitlines() == [
+        "video_id,first_frame,last_frame,how",
+        "n,1,3,prior",
+        "v,1,1,held",
+        "v,5,8,interpolated",
+        "v,11,11,held",
+    ]
+    with pytest.raises(RunError, match="not empty"):
+        export(project.predictions["gru"], project.manifest, out)
+    csv = export(project.predictions["gru"], project.manifest, tmp_path / "csv", "csv")
+    lines = (csv / "v.csv").read_text().splitlines()
+    assert lines[0].startswith("frame,face,label,p_Neutral,p_Anger") and len(lines) == 12
+    assert [line.split(",")[1] for line in lines[1:]] == list("01110000110")
+
+
+def test_filling_by_hand():
+    from fercache.cache.predictions import VideoPredictions
+
+    logits = np.log(np.array([[0.9, 0.1, 1e-9, 1e-9, 1e-9, 1e-9, 1e-9], [0.3, 0.7] + [1e-9] * 5]))
+    video = VideoPredictions(np.array([2, 5]), logits)
+    filled = fill(TASKS["expr"], video, 6, np.full(7, 1 / 7))
+    np.testing.assert_allclose(filled.probability[:, 0], [0.9, 0.9, 0.7, 0.5, 0.3, 0.3], atol=1e-6)
+    assert filled.present.tolist() == [False, True, False, False, True, False]
+    assert filled.ranges == [(1, 1, "held"), (3, 4, "interpolated"), (6, 6, "held")]
+
+
+def test_a_split_without_labels_is_refused(tmp_path):
+    write_video(tmp_path / "set", "a", [1, 2], [0, 1])
+    with pytest.raises(DataError, match="split validation: the manifest has no labelled frame"):
+        finetune(make_manifest(tmp_path), tmp_path / "cnn", SMALL)
+
+
+def test_a_broken_frame_stops_training_by_name(tmp_path):
+    write_video(tmp_path / "set", "a", [1, 2, 3], [0, 1, 0])
+    write_video(tmp_path / "set", "v", [1], [0], "Validation_Set")
+    (tmp_path / "set" / "cropped_aligned" / "a" / "00002.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a/00002\.jpg: is empty"):
+        finetune(make_manifest(tmp_path), tmp_path / "cnn", SMALL)
+
+
+def test_action_units_go_the_whole_way(tmp_path):
+    rng = np.random.default_rng(0)
+    for video, split in (("a", "Train_Set"), ("v", "Validation_Set")):
+        labels = rng.integers(0, 2, (9, 12))
+        labels[2, 3], labels[4] = -1, -1
+        write_video(tmp_path / "set", video, range(1, 9), labels, split, task="au")
+    manifest = make_manifest(tmp_path, "au")
+    cnn = finetune(manifest, tmp_path / "cnn", SMALL)
+    cache = extract(manifest, str(cnn), tmp_path / "cache", EXACT)
+    gru = train_temporal(manifest, cache, tmp_path / "gru", HEADS["gru"])
+    paths = [predict(run, manifest, cache, tmp_path / f"{run.name}.h5") for run in (cnn, gru)]
+    file = search_ensemble(manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1))
+    fused = apply_ensemble(file, paths, tmp_path / "f.h5")
+    searched = json.loads(file.read_text())["scores"]["searched"]["score"]
+    evaluation = evaluate(manifest, [fused])[0]
+    assert evaluation.scores.score == pytest.approx(searched)
+    assert (evaluation.scores.frames, evaluation.missing) == (7, 1)
+    out = export(fused, manifest, tmp_path / "out")
+    assert read_annotation(out / "v.txt", TASKS["au"]).shape == (9, 12)
+    with pytest.raises(ConfigError, match="of task au"):
+        predict(cnn, manifest, cache, tmp_path / "x.h5", task="expr")

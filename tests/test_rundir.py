@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from fercache.errors import RunError
+from fercache.rundir import RunDir
+
+VALUES = {"stage": "finetune", "lr": 0.1, "threads": 2}
+
+
+def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
+    run = RunDir(tmp_path / "run")
+    assert run.recorded() == {}
+    run.begin(VALUES, {"host": "x"})
+    run.begin(VALUES, {"host": "y"})
+    assert run.recorded() == VALUES and '"x"' in run.environment.read_text()
+    logging.getLogger("fercache").propagate = True
+    run.begin({**VALUES, "threads": 4}, {})
+    assert "begun with 2 threads, goes on with 4" in caplog.text
+
+
+def test_another_run_is_refused_with_what_differs(tmp_path):
+    run = RunDir(tmp_path)
+    run.begin(VALUES, {})
+    with pytest.raises(RunError, match=r"holds another run \(lr is 0.1 there, 0.2 here; seed is None there, 1 here\)"):
+        run.begin({**VALUES, "lr": 0.2, "seed": 1}, {})
+
+
+def test_folders_that_are_no_runs(tmp_path):
+    (tmp_path / "letters.txt").touch()
+    with pytest.raises(RunError, match=r"holds letters\.txt and no config\.yaml"):
+        RunDir(tmp_path).recorded()
+    with pytest.raises(RunError, match="is a file"):
+        RunDir(tmp_path / "letters.txt").recorded()
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(RunError, match="cannot be read"):
+        RunDir(tmp_path).recorded()
