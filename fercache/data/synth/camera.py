@@ -22,7 +22,7 @@ _NOD, _NOD_HZ, _NOD_PX = 0.3, (1.5, 3.0), (3.0, 6.0)
 _LIGHT_SD, _LIGHT_STEP = 0.05, 0.2
 _DEFOCUS, _DEFOCUS_PX = 0.35, (0.4, 1.1)
 _OCCLUDED, _OCCLUDED_S = 0.25, (0.5, 1.5)
-_NOISE = (1.0, 5.0)
+_NOISE = (1.0, 4.0)
 """Standard deviation of sensor noise, of 255."""
 _QUALITY = (78, 95)
 
@@ -98,8 +98,8 @@ def _matrices(entries: list[np.ndarray]) -> np.ndarray:
 
 def _gain(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
     """Exposure and colour of the light: a tint for the video, slow changes, a step now and then: float32 (T, 3)."""
-    tint = 1 + 0.05 * rng.standard_normal(3)
-    gain = rng.uniform(0.82, 1.1) * (1 + _LIGHT_SD * wander(rng, num_frames, fps, 0.8))
+    tint = 1 + 0.035 * rng.standard_normal(3)
+    gain = rng.uniform(0.9, 1.12) * (1 + _LIGHT_SD * wander(rng, num_frames, fps, 0.8))
     if rng.random() < _LIGHT_STEP:
         when = rng.uniform(0, num_frames)
         gain = gain * (1 + rng.choice((-1, 1)) * 0.12 * np.tanh((np.arange(num_frames) - when) / (0.15 * fps)))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fercache.data.synth.person import Person
-from fercache.data.synth.shapes import MIDDLE, WIDTH, smooth
+from fercache.data.synth.shapes import MIDDLE, band, smooth
 
 _U = np.linspace(-1, 1, 13)
 _UPPER = (1 - _U**2) ** 0.75 * (1 + 0.12 * _U)
@@ -63,12 +63,12 @@ def draw_eyes(
         upper, lower = line - up * _UPPER, line + low * _LOWER
         _paste_eyeball(image, eyeball, person, side, gaze, x, upper, lower)
         # The lid's shadow on the eye, the lashes, the crease above and the edge below.
-        _band(draw, x, upper - 0.5, upper + np.minimum(2.0, 0.4 * (lower - upper)), (30, 20, 18, 80))
+        band(draw, x, upper - 0.5, upper + np.minimum(2.0, 0.4 * (lower - upper)), (30, 20, 18, 80))
         thick = person.lash * _TAPER
-        _band(draw, x, upper - 0.6 * thick, upper + 0.5 * thick, (28, 18, 16, 235))
+        band(draw, x, upper - 0.6 * thick, upper + 0.5 * thick, (28, 18, 16, 235))
         fold = upper - (2.6 + 1.8 * (1 - blink) + 0.8 * au["AU5"]) * (0.45 + 0.55 * _UPPER)
-        _band(draw, x, fold - 0.7, fold + 0.7, (*lid_colour, 150))
-        _band(draw, x[:11], (lower - 0.3)[:11], (lower + 0.9)[:11], (*lid_colour, 190))
+        band(draw, x, fold - 0.7, fold + 0.7, (*lid_colour, 150))
+        band(draw, x[:11], (lower - 0.3)[:11], (lower + 0.9)[:11], (*lid_colour, 190))
 
 
 def draw_brows(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:
@@ -94,8 +94,8 @@ def draw_brows(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float
         colour = tuple(int(0.72 * value) for value in colour)
     for side in (-1, 1):
         x = MIDDLE + side * spine[:, 0]
-        _band(draw, x, spine[:, 1] - 1.25 * thick - 0.5, spine[:, 1] + 1.2 * thick + 0.5, (*colour, 85))
-        _band(draw, x, spine[:, 1] - 0.8 * thick, spine[:, 1] + 0.85 * thick, (*colour, 190))
+        band(draw, x, spine[:, 1] - 1.25 * thick - 0.5, spine[:, 1] + 1.2 * thick + 0.5, (*colour, 85))
+        band(draw, x, spine[:, 1] - 0.8 * thick, spine[:, 1] + 0.85 * thick, (*colour, 190))
 
 
 def _lid_heights(person: Person, au: Mapping[str, float], blink: float) -> tuple[float, float]:
@@ -134,12 +134,3 @@ def _paste_eyeball(
     ball_y = round(person.eye_y - 1.2 + gaze[1] - top)
     corner = (_BALL[0] - ball_x, _BALL[1] - ball_y)
     image.paste(eyeball.crop((*corner, corner[0] + right - left, corner[1] + bottom - top)), (left, top), mask)
-
-
-def _band(draw: ImageDraw.ImageDraw, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, fill: tuple) -> None:
-    """Fill between two curves over the same x."""
-    count = len(x)
-    ring = np.empty((2 * count, 2))
-    ring[:count, 0], ring[:count, 1] = x, upper
-    ring[count:, 0], ring[count:, 1] = x[::-1], lower[::-1]
-    draw.polygon(np.clip(ring, -WIDTH, 2 * WIDTH).ravel().tolist(), fill=fill)

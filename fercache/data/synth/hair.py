@@ -31,7 +31,7 @@ def behind(person: Person) -> np.ndarray:
     elif person.hair_style == "fringe":
         sides = [(0, TOP), (half * 0.8, 24), (half + 2, 80), (half + 4, 140), (half - 6, 180), (34, 186)]
     elif person.hair_style == "curly":
-        sides = [(0, TOP - 6), (half * 0.8, 14), (half + 14, 60), (half + 12, 104), (half, 130), (40, 130)]
+        sides = [(0, TOP - 6), (half * 0.8, 14), (half + 14, 58), (half + 11, 92), (half - 2, 116), (40, 124)]
     else:
         return np.zeros((HEIGHT, WIDTH), dtype=np.float32)
     return _mirrored(sides, 1.2)
@@ -45,10 +45,11 @@ def cap(person: Person, rng: np.random.Generator) -> np.ndarray:
     down = {"short": 98, "parted": 100, "long": 150, "fringe": 150, "tied": 78, "curly": 100}[person.hair_style]
     outer = edge + {"short": 5, "parted": 6, "long": 12, "fringe": 10, "tied": 3, "curly": 12}[person.hair_style]
     outside = [(-outer, down), (-outer - 1, 66), (-0.72 * outer, 24), (0, top), (0.72 * outer, 24), (outer + 1, 66)]
-    inside = [(edge + 1, down), (edge - 3, 74), (0.74 * edge, line + 10), (0.3 * edge, line), (-0.3 * edge, line)]
-    inside += [(-0.74 * edge, line + 10), (-edge + 3, 74), (-edge - 1, down)]
+    corner = (0.52 * edge, line + 0.6 * person.hairline_peak)
+    right = [(edge + 1, down), (edge - 3, 78), (0.84 * edge, line + 15), corner]
+    inside = [*right, (0, line - 0.5 * person.hairline_peak), *((-x, y) for x, y in reversed(right))]
     if person.hair_style == "parted":
-        inside[3], inside[4] = (0.32 * edge, line - 9), (-0.35 * edge, line + 6)
+        inside[3:6] = [(0.5 * edge, line - 8), (0.2 * edge, line - 9), (-0.5 * edge, line + 7)]
     ring = np.concatenate([smooth([*outside, (outer, down)]), smooth(inside)]) + CENTRE
     ragged = ring + rng.normal(0, 0.7 if person.hair_style != "curly" else 2.2, ring.shape)
     return region(ragged, 1.3)

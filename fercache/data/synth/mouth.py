@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from fercache.data.synth.eyes import _band
 from fercache.data.synth.person import Person
-from fercache.data.synth.shapes import MIDDLE
+from fercache.data.synth.shapes import MIDDLE, band
 
 _U = np.linspace(-1, 1, 17)
 _FLAT = (1 - np.abs(_U) ** 3.2) ** 0.8
@@ -25,7 +24,7 @@ _TEETH = slice(2, 15)
 
 def jaw_drop(au: Mapping[str, float]) -> float:
     """How many pixels the chin moves down."""
-    return 11.0 * au["AU26"] + 23.0 * au["AU27"] * (1 - 0.3 * au["AU26"])
+    return 13.0 * au["AU26"] + 25.0 * au["AU27"] * (1 - 0.3 * au["AU26"])
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,17 @@ def lips(person: Person, au: Mapping[str, float]) -> Lips:
     drop = jaw_drop(au)
     thin = 1 - 0.45 * au["AU23"] - 0.62 * au["AU24"] - 0.18 * smile - 0.25 * au["AU20"]
     width = person.mouth_width + 8.5 * smile + 8.0 * au["AU20"] - 3.0 * au["AU23"] - 2.0 * au["AU24"]
-    width += 1.0 * au["AU15"] - 0.16 * drop * (1 - smile) + 1.5 * sneer * au["AU16"]
-    corner = -9.0 * smile + 8.5 * au["AU15"] + 2.5 * au["AU20"] - 1.0 * au["AU10"] + 0.35 * drop
+    width += 1.0 * au["AU15"] - 0.34 * drop * (1 - smile) + 1.5 * sneer * au["AU16"]
+    corner = -11.5 * smile + 8.5 * au["AU15"] + 2.5 * au["AU20"] - 1.0 * au["AU10"] + 0.34 * drop
     middle = person.mouth_y - 3.5 * au["AU17"] - 1.0 * au["AU24"] + 1.5 * smile
     up = open_ * (1.2 + 2.2 * smile) + 0.12 * drop + open_ * 3.0 * sneer
-    down = open_ * (2.2 + 2.0 * smile + 1.5 * au["AU20"]) + 0.80 * drop * max(open_, 0.6) + 4.5 * au["AU16"] * open_
+    down = open_ * (2.2 + 2.0 * smile + 1.5 * au["AU20"]) + 0.95 * drop * max(open_, 0.6) + 4.5 * au["AU16"] * open_
     lift = 3.5 * sneer * (1 - np.abs(_U) ** 3)
     # A smiling upper lip is drawn straight between the raised corners; the lower one hangs.
     upper_line = middle + corner * (_CORNER * (1 - 0.35 * smile) + 0.35 * smile * (0.4 + 0.6 * _U**2)) - lift
     lower_line = middle + corner * _CORNER - 0.8 * lift
-    upper_inner = upper_line - up * _FLAT
+    bend = _ROUND if drop > 6 and smile < 0.5 else _FLAT
+    upper_inner = upper_line - up * bend
     lower_inner = np.maximum(lower_line + down * (_ROUND if drop > 6 else _FLAT), upper_inner)
     upper = upper_inner - (person.lip_upper * thin * _BOW + 0.4)
     pout = 1 + 0.35 * au["AU17"] * (1 - au["AU24"])
@@ -72,11 +72,11 @@ def draw_mouth(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float
     gap = edges.lower_inner - edges.upper_inner
     if gap.max() > 1.5:
         _inside(draw, edges, gap, au)
-    _band(draw, edges.x, edges.upper, edges.upper_inner + 0.3, (*dark, 225))
-    _band(draw, edges.x, edges.lower_inner - 0.3, edges.lower, (*red, 225))
+    band(draw, edges.x, edges.upper, edges.upper_inner + 0.3, (*dark, 225))
+    band(draw, edges.x, edges.lower_inner - 0.3, edges.lower, (*red, 225))
     thick = edges.lower - edges.lower_inner
     inner = slice(4, 13)
-    _band(
+    band(
         draw,
         edges.x[inner],
         (edges.lower_inner + 0.3 * thick)[inner],
@@ -84,9 +84,9 @@ def draw_mouth(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float
         (*light, 110),
     )
     if gap.max() <= 1.5:
-        _band(draw, edges.x, edges.upper_inner - 0.8, edges.lower_inner + 0.8, (70, 28, 28, 215))
+        band(draw, edges.x, edges.upper_inner - 0.8, edges.lower_inner + 0.8, (70, 28, 28, 215))
     # Light from above leaves a shadow below the lower lip.
-    _band(draw, edges.x[inner], edges.lower[inner], (edges.lower + 2.6 * _ROUND)[inner], (60, 30, 20, 40))
+    band(draw, edges.x[inner], edges.lower[inner], (edges.lower + 2.6 * _ROUND)[inner], (60, 30, 20, 40))
     for end, side in ((0, -1), (-1, 1)):
         x, y = edges.x[end], edges.upper_inner[end]
         draw.ellipse([x - 1.6 + side * 0.6, y - 1.5, x + 1.6 + side * 0.6, y + 1.7], fill=(60, 28, 26, 130))
@@ -94,26 +94,30 @@ def draw_mouth(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float
 
 def _inside(draw: ImageDraw.ImageDraw, edges: Lips, gap: np.ndarray, au: Mapping[str, float]) -> None:
     """The open mouth: dark, tongue, lower and upper teeth."""
-    _band(draw, edges.x, edges.upper_inner, edges.lower_inner, (52, 18, 20, 255))
+    band(draw, edges.x, edges.upper_inner, edges.lower_inner, (52, 18, 20, 255))
     x = edges.x[_TEETH]
     if gap.max() > 13:
         tongue = slice(4, 13)
         rise = np.minimum(0.34 * gap, 9) * _ROUND
-        _band(draw, edges.x[tongue], (edges.lower_inner - rise)[tongue], edges.lower_inner[tongue], (158, 74, 74, 255))
+        band(draw, edges.x[tongue], (edges.lower_inner - rise)[tongue], edges.lower_inner[tongue], (158, 74, 74, 255))
     bare = 4.5 * max(au["AU16"], 0.7 * au["AU20"])
     if bare > 1:
         shown = np.minimum(bare * _FLAT, 0.45 * gap)
-        _band(draw, x, (edges.lower_inner - shown)[_TEETH], edges.lower_inner[_TEETH], (206, 198, 184, 255))
-    shown = np.minimum((3.0 + 5.5 * au["AU12"] + 3.0 * au["AU10"]) * _FLAT, 0.86 * gap)
-    _band(draw, x, edges.upper_inner[_TEETH], (edges.upper_inner + shown)[_TEETH], (236, 230, 220, 255))
+        band(draw, x, (edges.lower_inner - shown)[_TEETH], edges.lower_inner[_TEETH], (206, 198, 184, 255))
+    # A dropped jaw bares few of the upper teeth, a smile or a sneer most of them.
+    dropped = min(1.0, jaw_drop(au) / 12) * (1 - au["AU12"])
+    shown = np.minimum((3.0 + 5.5 * au["AU12"] + 3.0 * au["AU10"]) * _FLAT, (0.86 - 0.58 * dropped) * gap)
+    band(draw, x, edges.upper_inner[_TEETH], (edges.upper_inner + shown)[_TEETH], (236, 230, 220, 255))
 
 
 def _moustache(draw: ImageDraw.ImageDraw, person: Person, edges: Lips) -> None:
-    colour = tuple(int(0.85 * value) for value in person.hair)
-    thick = 8.5 * (1 - 0.55 * np.abs(_U) ** 1.5)
-    top = np.maximum(edges.upper - thick, person.nose_y + 5.0 + 9 * np.abs(_U) ** 2)
-    for alpha, extra in ((90, 1.2), (170, 0.0)):
-        _band(draw, MIDDLE + 1.12 * (edges.x - MIDDLE), top - extra, edges.upper + 0.6 + extra, (*colour, alpha))
+    colour = tuple(int(0.55 * value) for value in person.hair)
+    x = MIDDLE + 1.18 * (edges.x - MIDDLE)
+    # It hangs from under the nose and leaves the red of the lip free.
+    low = edges.upper - 0.4 + 5.0 * np.abs(_U) ** 3
+    top = np.maximum(low - 9.0 * (1 - 0.6 * np.abs(_U) ** 1.5), person.nose_y + 4.5)
+    for alpha, extra in ((70, 1.0), (150, 0.0)):
+        band(draw, x, np.minimum(top - extra, low), low + extra, (*colour, alpha))
 
 
 def _nostrils(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ HAIR_STYLES = ("short", "parted", "long", "fringe", "tied", "curly", "bald")
 FACIAL_HAIR = ("none", "stubble", "moustache", "beard")
 
 # From very light to very dark, in the spirit of the Monk scale's ten steps (Monk 2019); RGB.
-_SKIN = ((243, 210, 188), (232, 188, 158), (214, 163, 127), (186, 132, 96), (148, 99, 68), (112, 73, 51), (84, 56, 42))
+_SKIN = ((243, 210, 188), (232, 188, 158), (214, 163, 127), (186, 132, 96), (148, 99, 68), (120, 79, 56), (96, 64, 47))
 _HAIR = ((32, 26, 24), (54, 38, 30), (88, 58, 38), (132, 88, 52), (186, 146, 92), (124, 58, 34), (150, 146, 142))
 _IRIS = ((74, 48, 30), (96, 66, 38), (104, 116, 62), (92, 128, 152), (118, 134, 138))
 _CLOTHES = ((52, 70, 104), (120, 44, 48), (60, 92, 72), (190, 186, 178), (40, 40, 46), (150, 120, 70), (108, 82, 128))
@@ -39,6 +39,8 @@ class Person:
     chin_width: float
     chin_y: float
     hairline_y: float
+    hairline_peak: float
+    """How much higher the hairline's middle is than its corners; negative for a widow's peak."""
     eye_x: float
     eye_y: float
     eye_width: float
@@ -91,7 +93,8 @@ def sample_person(seed: np.random.SeedSequence) -> Person:
         jaw=rng.uniform(47, 54) + 4 * masculine,
         chin_width=rng.uniform(17, 24) + 4 * masculine,
         chin_y=chin_y,
-        hairline_y=rng.uniform(44, 54),
+        hairline_y=rng.uniform(44, 53),
+        hairline_peak=rng.uniform(-8, 10),
         eye_x=rng.uniform(28.5, 33),
         eye_y=rng.uniform(95, 100),
         eye_width=rng.uniform(13.5, 16.5),
@@ -125,7 +128,7 @@ def _skin(rng: np.random.Generator) -> tuple[Colour, float]:
 
 
 def _hair_style(rng: np.random.Generator, masculine: bool) -> str:
-    odds = (0.36, 0.24, 0.06, 0.08, 0.03, 0.10, 0.13) if masculine else (0.08, 0.10, 0.34, 0.20, 0.18, 0.10, 0.0)
+    odds = (0.40, 0.26, 0.06, 0.03, 0.03, 0.10, 0.12) if masculine else (0.08, 0.10, 0.34, 0.20, 0.18, 0.10, 0.0)
     return HAIR_STYLES[int(rng.choice(len(HAIR_STYLES), p=odds))]
 
 

@@ -87,3 +87,12 @@ def _softened(image: Image.Image, soft: float) -> np.ndarray:
     if soft:
         image = image.filter(ImageFilter.GaussianBlur(soft))
     return np.asarray(image, dtype=np.float32) / 255
+
+
+def band(draw: ImageDraw.ImageDraw, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, fill: tuple) -> None:
+    """Fill between two curves over the same `x`, each (N,)."""
+    count = len(x)
+    ring = np.empty((2 * count, 2))
+    ring[:count, 0], ring[:count, 1] = x, upper
+    ring[count:, 0], ring[count:, 1] = x[::-1], lower[::-1]
+    draw.polygon(ring.ravel().tolist(), fill=fill)
