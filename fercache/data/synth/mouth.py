@@ -114,7 +114,7 @@ def _moustache(draw: ImageDraw.ImageDraw, person: Person, edges: Lips) -> None:
     colour = tuple(int(0.55 * value) for value in person.hair)
     x = MIDDLE + 1.18 * (edges.x - MIDDLE)
     # It hangs from under the nose and leaves the red of the lip free.
-    low = edges.upper - 0.4 + 5.0 * np.abs(_U) ** 3
+    low = edges.upper - 0.6 + 2.5 * np.abs(_U) ** 3
     top = np.maximum(low - 9.0 * (1 - 0.6 * np.abs(_U) ** 1.5), person.nose_y + 4.5)
     for alpha, extra in ((70, 1.0), (150, 0.0)):
         band(draw, x, np.minimum(top - extra, low), low + extra, (*colour, alpha))
