@@ -280,7 +280,7 @@ def test_transitions_show_the_class_in_order(fps):
 
 def test_contact_sheet_has_one_column_an_expression(tmp_path):
     for setting, columns in (("steady", 7), ("transitions", 4)):
-        path = contact_sheet(tmp_path / f"{setting}.png", dataclasses.replace(SMALL, setting=setting), people=2)
+        path = contact_sheet(tmp_path / f"{setting}.png", dataclasses.replace(SMALL, setting=setting, fps=10), people=2)
         with Image.open(path) as image:
             assert image.size[0] == 64 * columns
             assert image.size[1] > 2 * 64
@@ -325,6 +325,8 @@ def test_settings_errors_are_told_all_at_once():
         SynthSettings(train=-1, fps=0, image_size=4.5)
     for key in ("synth.train", "synth.fps", "synth.image_size"):
         assert key in str(caught.value)
+    with pytest.raises(ConfigError, match="synth.fps: 6 must be a number from 10 to 120"):
+        SynthSettings("transitions", fps=6)
     with pytest.raises(ConfigError, match="nothing to make"):
         SynthSettings(train=0, validation=0, test=0)
 

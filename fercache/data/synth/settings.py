@@ -53,7 +53,9 @@ class SynthSettings:
         ]
         if not problems and not any(whole[name] for name in SPLITS):
             problems.append("synth: train, validation and test are all 0; there is nothing to make")
-        for name, low, high in (("seconds", 1, 3600), ("fps", 5, 120), ("image_size", 32, 224)):
+        # A rise of "transitions" must hold frames beyond its guard, and a recording a rise and a fall.
+        slow, short = (10, 3) if self.setting == "transitions" else (5, 1)
+        for name, low, high in (("seconds", short, 3600), ("fps", slow, 120), ("image_size", 32, 224)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 problems.append(f"synth.{name}: {value!r} must be a number from {low} to {high}")
