@@ -325,7 +325,7 @@ def test_settings_errors_are_told_all_at_once():
         SynthSettings(train=-1, fps=0, image_size=4.5)
     for key in ("synth.train", "synth.fps", "synth.image_size"):
         assert key in str(caught.value)
-    with pytest.raises(ConfigError, match="synth.fps: 6 must be a number from 10 to 120"):
+    with pytest.raises(ConfigError, match=r"synth\.fps: 6 must be a number from 10 to 120"):
         SynthSettings("transitions", fps=6)
     with pytest.raises(ConfigError, match="nothing to make"):
         SynthSettings(train=0, validation=0, test=0)
