@@ -1,0 +1,98 @@
+"""Small tools of drawing: smooth curves, soft blobs and soft strokes on the canvas.
+
+Legend: H, W canvas height and width; N points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+WIDTH = 224
+"""Canvas width: twice the usual crop, so that halving it smooths the edges of polygons."""
+HEIGHT = 248
+"""Taller than wide: shoulders go on below the crop, for when the head moves up."""
+MIDDLE = WIDTH / 2
+CENTRE = np.asarray((MIDDLE, 0.0))
+"""Added to points that are given relative to the face's middle line."""
+
+Points = Sequence[tuple[float, float]]
+
+
+def smooth(points: Points, closed: bool = False, steps: int = 8) -> np.ndarray:
+    """A Catmull-Rom curve through `points`: float64 (N, 2)."""
+    knots = np.asarray(points, dtype=np.float64)
+    if closed:
+        knots = np.concatenate([knots[-1:], knots, knots[:2]])
+    else:
+        knots = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
+    weights = _catmull_rom(steps)
+    pieces = [weights @ knots[i : i + 4] for i in range(len(knots) - 3)]
+    if not closed:
+        pieces.append(knots[-2:-1])
+    return np.concatenate(pieces)
+
+
+@cache
+def _catmull_rom(steps: int) -> np.ndarray:
+    """(steps, 4): weights of the four knots around a piece, at `steps` places along it."""
+    t = np.linspace(0, 1, steps, endpoint=False)
+    return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], 1)
+
+
+@cache
+def grid() -> tuple[np.ndarray, np.ndarray]:
+    """x (1, W) and y (H, 1) of the canvas's pixels, float32."""
+    return (np.arange(WIDTH, dtype=np.float32) + 0.5)[None], (np.arange(HEIGHT, dtype=np.float32) + 0.5)[:, None]
+
+
+def blob(x: float, y: float, across: float, down: float) -> np.ndarray:
+    """A Gaussian bump of height 1, with standard deviations in pixels: float32 (H, W)."""
+    xs, ys = grid()
+    return np.exp(-0.5 * (((xs - x) / across) ** 2 + ((ys - y) / down) ** 2)).astype(np.float32)
+
+
+def both(x: float, y: float, across: float, down: float) -> np.ndarray:
+    """A blob at `x` to the right of the middle line and its mirror image."""
+    return blob(MIDDLE - x, y, across, down) + blob(MIDDLE + x, y, across, down)
+
+
+def region(polygon: np.ndarray, soft: float = 0.0) -> np.ndarray:
+    """1 inside the polygon and 0 outside, its edge softened by a Gaussian of `soft` pixels: float32 (H, W)."""
+    image = Image.new("L", (WIDTH, HEIGHT))
+    ImageDraw.Draw(image).polygon(polygon.ravel().tolist(), fill=255)
+    return _softened(image, soft)
+
+
+def stroke(points: Points, width: float, soft: float) -> np.ndarray:
+    """A soft line through points given relative to the middle line, and its mirror image: float32 (H, W), 0..1."""
+    image = Image.new("L", (WIDTH, HEIGHT))
+    draw = ImageDraw.Draw(image)
+    curve = smooth(points)
+    for side in (-1, 1):
+        line = np.stack([MIDDLE + side * curve[:, 0], curve[:, 1]], 1)
+        draw.line(line.ravel().tolist(), fill=255, width=max(1, round(width)), joint="curve")
+    return _softened(image, soft)
+
+
+def soften(field: np.ndarray, soft: float) -> np.ndarray:
+    """A Gaussian blur of a 0..1 field, to the 8 bits of Pillow's blur: float32 (H, W)."""
+    return _softened(Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8)), soft)
+
+
+def _softened(image: Image.Image, soft: float) -> np.ndarray:
+    if soft:
+        image = image.filter(ImageFilter.GaussianBlur(soft))
+    return np.asarray(image, dtype=np.float32) / 255
+
+
+def band(draw: ImageDraw.ImageDraw, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, fill: tuple) -> None:
+    """Fill between two curves over the same `x`, each (N,)."""
+    count = len(x)
+    ring = np.empty((2 * count, 2))
+    ring[:count, 0], ring[:count, 1] = x, upper
+    ring[count:, 0], ring[count:, 1] = x[::-1], lower[::-1]
+    draw.polygon(ring.ravel().tolist(), fill=fill)
