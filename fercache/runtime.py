@@ -32,11 +32,16 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor features (x86, Arm) with which bf16 products are faster than float32's."""
 
 
+def thread_count(wanted: int | None) -> int:
+    """`wanted`, or SLURM_CPUS_PER_TASK, or the cores this process may use."""
+    return wanted or _slurm_threads() or len(os.sched_getaffinity(0))
+
+
 def use_threads(wanted: int | None) -> int:
-    """Let torch use `wanted` threads, or SLURM_CPUS_PER_TASK, or the cores this process may use."""
+    """Let torch use `thread_count(wanted)` threads."""
     import torch
 
-    threads = wanted or _slurm_threads() or len(os.sched_getaffinity(0))
+    threads = thread_count(wanted)
     torch.set_num_threads(threads)
     return threads
 

@@ -23,6 +23,22 @@ DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
 """The runs whose validation predictions an ensemble takes where none are named."""
 
 
+@click.command()
+@click.argument("out", type=PATH)
+@click.option("--setting", metavar="NAME", help="steady (the default) or transitions.")
+@config_options
+def synth(out: Path, setting: str | None, config: str | None, sets: tuple[str, ...]) -> None:
+    """Draw a data set of expressive faces in the Aff-Wild2 layout, as videos, into the folder OUT.
+
+    steady: a face tells its expression in every frame. transitions: only the order of frames tells it.
+    """
+    c = read_config(config, "synth", sets, setting=setting)
+    from fercache import runtime
+    from fercache.data.synth import SynthSettings, synthesise
+
+    click.echo(synthesise(out, SynthSettings(**vars(c.synth), seed=c.seed), runtime.thread_count(c.threads)))
+
+
 @click.group("manifest")
 def manifest_group() -> None:
     """List a data set's videos, frames and labels in a manifest."""
@@ -227,4 +243,18 @@ def export(
     click.echo(stage(predictions, source, out, form, task=c.task))  # type: ignore[arg-type]
 
 
-ALL = (manifest_group, finetune, extract, train_temporal, predict, ensemble, evaluate, export)
+@click.command()
+@click.option("-o", "--out", type=PATH, default=Path("fercache-demo"), show_default=True, help="The demo's folder.")
+@config_options
+def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
+    """Run the whole way on synthetic faces, in minutes, on a CPU, and print the paper's table.
+
+    Without -c it takes the shipped config `demo`; `-c demo_small` only shows that everything runs.
+    """
+    c = read_config(config or "demo", None, sets)
+    from fercache.pipeline.demo import demo as run
+
+    click.echo(run(out, c))
+
+
+ALL = (synth, manifest_group, finetune, extract, train_temporal, predict, ensemble, evaluate, export, demo)

@@ -167,6 +167,35 @@ class EnsembleConfig:
 class SynthConfig:
     """The synthetic data set of expressive faces."""
 
+    setting: Literal["steady", "transitions"] = _value("steady", "steady or transitions")
+    """steady: a face tells its label in every frame; transitions: only the order of frames tells it."""
+    train: int = _value(24, "at least 0, and one split above 0")
+    """Recordings in the training split; one in six gives two videos."""
+    validation: int = _value(10, "at least 0")
+    """Recordings in the validation split."""
+    test: int = _value(4, "at least 0")
+    """Recordings without annotations."""
+    seconds: float = _value(8.0, "from 1 (transitions: from 3) to 3600")
+    """Mean length of a recording."""
+    fps: float = _value(30.0, "from 5 (transitions: from 10) to 120")
+    """Frames per second; 30 is what most of Aff-Wild2 has."""
+    image_size: int = _value(112, "from 32 to 224")
+    """Side of the square crops, in pixels."""
+
+    def __post_init__(self) -> None:
+        # Below that a ramp between two expressions has too few labelled frames to show its direction.
+        moving = self.setting == "transitions"
+        _check(
+            self,
+            setting=self.setting in ("steady", "transitions"),
+            train=self.train >= 0 and self.train + self.validation + self.test > 0,
+            validation=self.validation >= 0,
+            test=self.test >= 0,
+            seconds=(3 if moving else 1) <= self.seconds <= 3600,
+            fps=(10 if moving else 5) <= self.fps <= 120,
+            image_size=32 <= self.image_size <= 224,
+        )
+
 
 @dataclass(frozen=True)
 class Config:

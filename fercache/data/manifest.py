@@ -120,7 +120,10 @@ def read_manifest(path: Path, task: str | None = None, *, frames: bool = False) 
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest whose root is relative to the manifest where it lies beside or below it, else absolute."""
+    """Write a manifest whose root is relative to the manifest where it lies beside or below it, else absolute.
+
+    DataError where `path` holds another one.
+    """
     folder, root = path.resolve().parent, manifest.root.resolve()
     shown = os.path.relpath(root, folder) if root.is_relative_to(folder) else str(root)
     text = io.StringIO()
@@ -130,6 +133,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     for video in manifest.videos:
         places = [_relative(place, manifest.root) for place in (video.frames_dir, video.labels_path)]
         rows.writerow([video.video_id, video.split, *places, video.num_frames, video.group])
+    # A manifest may have been edited by hand.
+    if path.exists() and path.read_bytes() != text.getvalue().encode():
+        raise DataError(f"{path}: exists and is another; remove it, or choose another name")
     write_text(path, text.getvalue())
 
 

@@ -17,14 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fercache.data.synth.settings import SETTINGS, SynthSettings, Video, plan_videos
+from fercache.data.synth.settings import SynthSettings, Video, plan_videos
 from fercache.data.synth.sheet import contact_sheet
 from fercache.data.synth.writer import FRAMES, Written, write_video
 from fercache.errors import ConfigError, DataError
 from fercache.files import write_text
 from fercache.tasks import EXPRESSIONS
 
-__all__ = ["SETTINGS", "SynthSettings", "contact_sheet", "synthesise"]
+__all__ = ["SynthSettings", "contact_sheet", "synthesise"]
 
 RECORD = "synth.json"
 LENGTHS = "lengths.csv"

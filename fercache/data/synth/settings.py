@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fercache.errors import ConfigError, raise_problems
+from fercache.config import SynthConfig
+from fercache.data.manifest import SPLITS
 
 VERSION = 1
 """Raised whenever the same settings give other pictures or labels."""
-SETTINGS = ("steady", "transitions")
-SPLITS = ("train", "validation", "test")
 
 _PAIR_EVERY = 6
 """One recording in so many shows two people, as X_left and X_right."""
@@ -23,45 +22,10 @@ _LENGTH_SPREAD = 0.15
 
 
 @dataclass(frozen=True)
-class SynthSettings:
-    """Settings of a synthetic data set. Raises ConfigError with everything that is wrong at once."""
+class SynthSettings(SynthConfig):
+    """The settings of the config, and the seed. Raises ConfigError with everything that is wrong at once."""
 
-    setting: str = "steady"
-    """"steady": a face tells its label in every frame; "transitions": only the order of frames tells it."""
     seed: int = 0
-    train: int = 24
-    """Recordings in the training split; one in six gives two videos."""
-    validation: int = 10
-    test: int = 4
-    """Recordings without annotations."""
-    seconds: float = 8.0
-    """Mean length of a recording."""
-    fps: float = 30.0
-    """Frames per second; 30 is what most of Aff-Wild2 has."""
-    image_size: int = 112
-    """Side of the square crops, in pixels."""
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.setting not in SETTINGS:
-            problems.append(f"synth.setting: {self.setting!r} is not a setting; the settings are {', '.join(SETTINGS)}")
-        whole = {name: getattr(self, name) for name in ("seed", *SPLITS)}
-        problems += [
-            f"synth.{name}: {value!r} must be an integer, 0 or more"
-            for name, value in whole.items()
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0
-        ]
-        if not problems and not any(whole[name] for name in SPLITS):
-            problems.append("synth: train, validation and test are all 0; there is nothing to make")
-        # A rise of "transitions" must hold frames beyond its guard, and a recording a rise and a fall.
-        slow, short = (10, 3) if self.setting == "transitions" else (5, 1)
-        for name, low, high in (("seconds", short, 3600), ("fps", slow, 120), ("image_size", 32, 224)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                problems.append(f"synth.{name}: {value!r} must be a number from {low} to {high}")
-        if isinstance(self.image_size, float):
-            problems.append(f"synth.image_size: {self.image_size!r} must be an integer")
-        raise_problems(problems, ConfigError)
 
     def record(self) -> dict[str, Any]:
         """What identifies the data set, as synth.json holds it."""
