@@ -72,6 +72,10 @@ def finetune(manifest, *words):
     return ["finetune", "--manifest", manifest, "--out", manifest.parent / "run", *TINY, *words]
 
 
+def extract(manifest, cache, *words):
+    return ["extract", "--manifest", manifest, "--weights", "none", "--cache", cache, *words]
+
+
 def test_missing_folders_and_label_files_are_named(manifest, small_root):
     (small_root / "annotations" / "EXPR_Set" / "Train_Set" / "a.txt").unlink()
     (small_root / "cropped_aligned" / "v").rename(small_root / "elsewhere")
@@ -109,17 +113,7 @@ def test_bad_images_are_named(manifest, small_root, tmp_path, content, words):
     path.write_bytes(path.read_bytes()[:400] if content == "half" else content)
     for command in (
         finetune(manifest),
-        [
-            "extract",
-            "--manifest",
-            manifest,
-            "--weights",
-            "none",
-            "--cache",
-            tmp_path / "cache",
-            "--set",
-            "image_size=48",
-        ],
+        extract(manifest, tmp_path / "cache", "--set", "image_size=48"),
     ):
         output = refused(*command)
         assert words in output and str(path) in output
@@ -179,7 +173,7 @@ def test_a_video_id_never_leaves_its_folder(manifest, tmp_path, video_id):
     manifest.write_text(text)
     for command in (
         finetune(manifest),
-        ["extract", "--manifest", manifest, "--weights", "none", "--cache", tmp_path / "c"],
+        extract(manifest, tmp_path / "c"),
     ):
         assert f"line 5: video_id '{video_id}': expected a plain name" in refused(*command)
 
