@@ -1,0 +1,85 @@
+"""The README's commands: all of them are parsed, and those for a small set are run on real faces."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fercache.cli import main
+from fercache.cli.commands import ALL
+from fercache.config import load_config
+from fercache.data.annotations import read_annotation
+from fercache.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("fercache ")]
+SECTIONS = {"synth", "finetune", "extract", "train-temporal", "predict", "ensemble"}
+
+
+def leaves():
+    for command in ALL:
+        yield from getattr(command, "commands", {command.name: command}).values()
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_parses_and_its_settings_are_known(line, monkeypatch):
+    called = {}
+
+    def record(name):
+        def callback(**given):
+            section = name.replace("-", "_") if name in SECTIONS else None
+            called[name] = load_config(given["config"], section, given["sets"])
+
+        return callback
+
+    for command in leaves():
+        monkeypatch.setattr(command, "callback", record(command.name))
+    words = shlex.split(line)[1:]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0 and not isinstance(result.exception, Exception), result.output
+    assert words == ["--help"] or len(called) == 1
+
+
+def test_there_is_a_command_of_each_kind():
+    named = {shlex.split(line)[1] for line in COMMANDS}
+    assert named >= {command.name for command in ALL} - {"demo"}
+
+
+def test_python_examples_name_what_exists():
+    for module, name in re.findall(r"^from (fercache[\w.]*) import (\w+)", TEXT, flags=re.MULTILINE):
+        assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+def test_files_that_are_named_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_environment_variable_of_slurm_is_the_one_that_is_read():
+    assert "SLURM_CPUS_PER_TASK" in TEXT and "SLURM_CPUS_PER_TASK" in (ROOT / "fercache" / "runtime.py").read_text()
+
+
+@pytest.mark.slow
+def test_the_small_set_on_real_faces(realfaces, tmp_path):
+    block = re.search(r"<!-- small set.*?-->\n```console\n(.*?)```", TEXT, flags=re.DOTALL)[1]
+    environment = {**os.environ, "ROOT": str(realfaces), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    answer = subprocess.run(
+        ["bash", "-euxc", block], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    print(answer.stdout)
+    lengths = {path.stem: len(read_annotation(path, TASKS["expr"])) for path in (tmp_path / "submission").glob("*.txt")}
+    labels = (realfaces / "annotations" / "EXPR_Set" / "Validation_Set").glob("*.txt")
+    assert lengths == {path.stem: len(read_annotation(path, TASKS["expr"])) for path in labels}
+    assert lengths["face_noface"] == 169
+    # Always saying the commoner class gives .52; a network that learned nothing would not be told from it.
+    accuracy = re.search(r"^cnn +\S+ +(\S+)", answer.stdout, flags=re.MULTILINE)[1]
+    assert float(accuracy) > 0.55
