@@ -64,11 +64,11 @@ def finetune(
     recorded = run.recorded()
     threads = runtime.use_threads(threads)
     data = read_manifest(manifest, task, frames=True)
-    frames = {split: _labelled_frames(data, split) for split in ("train", "validation")}
+    frames = _labelled_frames(data)
     runtime.seed_everything(seed)
     weights = load_weights(settings.weights).with_image_size(settings.image_size)
     if settings.weights == NONE:
-        log.warning("weights: none given, the network starts from random numbers")
+        log.warning("weights: none; the network starts from random numbers")
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
     values = {
         **run_values("finetune", manifest, data, seed, threads),
@@ -100,31 +100,35 @@ def finetune(
         device,
         precision,
         threads,
-        *(len(frames[split].paths) for split in ("train", "validation")),
+        *(len(part.paths) for part in frames.values()),
         weights.preprocessing.image_size,
     )
     fit(plan, run)
     return out
 
 
-def _labelled_frames(data: Manifest, split: str) -> LabelledFrames:
-    paths: list[str] = []
-    labels: list[np.ndarray] = []
-    problems: list[str] = []
-    for video in data.split(split):
-        try:
-            found, video_labels = video.frames(), video.labels(data.task)
-        except DataError as error:
-            problems += str(error).splitlines()
-            continue
-        row_labels = video_labels[found.number - 1]
-        counts = labelled(row_labels, data.task)
-        paths += [path for path, keep in zip(found.path, counts, strict=True) if keep]
-        labels.append(row_labels[counts])
+def _labelled_frames(data: Manifest) -> dict[str, LabelledFrames]:
+    """Those of training and validation; DataError with what is wrong in both."""
+    frames, problems = {}, []
+    for split in ("train", "validation"):
+        paths: list[str] = []
+        labels: list[np.ndarray] = []
+        for video in data.split(split):
+            try:
+                found, video_labels = video.frames(), video.labels(data.task)
+            except DataError as error:
+                problems += str(error).splitlines()
+                continue
+            row_labels = video_labels[found.number - 1]
+            counts = labelled(row_labels, data.task)
+            paths += [path for path, keep in zip(found.path, counts, strict=True) if keep]
+            labels.append(row_labels[counts])
+        if paths:
+            frames[split] = LabelledFrames(paths, torch.from_numpy(np.concatenate(labels)))
+        elif not problems:
+            problems.append(f"split {split}: the manifest has no labelled frame in it")
     raise_problems(problems, DataError)
-    if not paths:
-        raise DataError(f"split {split}: the manifest has no labelled frame in it")
-    return LabelledFrames(paths, torch.from_numpy(np.concatenate(labels)))
+    return frames
 
 
 def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, Any]:

@@ -6,12 +6,13 @@ Legend: F present frames, N windows, L positions, D embedding, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fercache import runtime
 from fercache.cache.reader import Cache
@@ -27,7 +28,7 @@ from fercache.rundir import RunDir
 from fercache.stages.common import run_values, validation_scores
 from fercache.tasks import Task
 from fercache.training.engine import Batches, infer
-from fercache.training.fit import Fit, fit
+from fercache.training.fit import Fit, Scores, fit
 from fercache.training.losses import get_criterion
 
 log = logging.getLogger(__name__)
@@ -53,67 +54,112 @@ def train_temporal(
     run = RunDir(out)
     recorded = run.recorded()
     threads = runtime.use_threads(threads)
-    data = read_manifest(manifest, task)
-    reader = Cache(cache)
-    splits = {split: data.split(split) for split in ("train", "validation")}
-    reader.check(video.video_id for videos in splits.values() for video in videos)
+    inputs = _read_inputs(manifest, task, cache)
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
-    labels = {split: _row_labels(data, reader, videos) for split, videos in splits.items()}
     values = {
-        **run_values("train_temporal", manifest, data, seed, threads),
+        **run_values("train_temporal", manifest, inputs.data, seed, threads),
         **as_plain(replace(settings, precision=precision)),
         "cache": str(cache.resolve()),
-        "cache_fingerprint": reader.provenance.fingerprint,
+        "cache_fingerprint": inputs.cache.provenance.fingerprint,
     }
     run.begin(values, runtime.environment(seed, threads))
     if run.epochs_done() >= settings.epochs:
         log.info("%s: is finished already", out)
         return out
-    training, validation = (
-        _window_set(reader, splits[split], labels[split], data.task, settings.window, stride)
-        for split, stride in (("train", settings.stride), ("validation", None))
-    )
+    training = _window_set(inputs, "train", settings.window, settings.stride)
+    validation = _window_set(inputs, "validation", settings.window, None)
     log.info(
-        "%s head, %s, %d threads: %d training windows of %d frames, %d validation frames",
-        settings.head,
-        precision,
-        threads,
-        len(training),
-        settings.window,
-        len(validation),
+        "%s head on %s, %s, %d threads: %d training windows of %d frames, %d validation frames",
+        *(settings.head, runtime.device(), precision, threads, len(training), settings.window, len(validation)),
     )
     runtime.seed_everything(seed)
-    embedding_dim = training.embedding.shape[1]
-    network = head_class(len(data.task.classes), embedding_dim).to(runtime.device())
-    middle = MiddleOutput(network)
-    order = EpochOrder(len(training), seed)
-
-    def batches(epoch: int) -> Batches:
-        order.epoch = epoch
-        return _batches(training, settings.batch_size, list(order), f"epoch {epoch + 1}")
-
-    def validate() -> dict[str, float]:
-        inputs = _batches(validation, settings.batch_size, None, "validation")
-        logits = infer(middle, inputs, lambda: runtime.autocast(precision))
-        return validation_scores(data.task, logits, validation.labels.numpy())
-
-    header = {
-        "head": settings.head,
-        "task": data.task.name,
-        "window": settings.window,
-        "embedding_dim": embedding_dim,
-        "provenance": asdict(reader.provenance),
-        "train_prior": class_shares(np.concatenate(labels["train"]), data.task).tolist(),
-    }
-    plan = Fit(network, batches, validate, get_criterion(data.task), settings, precision, seed, HEAD, header)
+    network = head_class(len(inputs.data.task.classes), training.embedding.shape[1]).to(runtime.device())
+    loops = _Loops(network, training, validation, inputs.data.task, settings.batch_size, precision, seed)
+    plan = Fit(
+        network=network,
+        batches=loops.training_batches,
+        validate=loops.validate,
+        criterion=get_criterion(inputs.data.task),
+        settings=settings,
+        precision=precision,
+        seed=seed,
+        kind=HEAD,
+        header=_header(settings, inputs, training.embedding.shape[1]),
+    )
     fit(plan, run)
     return out
 
 
-def _row_labels(data: Manifest, cache: Cache, videos: tuple[Video, ...]) -> list[np.ndarray]:
-    """The labels of each video's present frames, int8 (F,) or (F, C)."""
+@dataclass(frozen=True)
+class _Inputs:
+    """What the head learns from, checked."""
+
+    data: Manifest
+    cache: Cache
+    labels: dict[str, list[np.ndarray]]
+    """Split -> the labels of each video's present frames, int8 (F,) or (F, C)."""
+
+
+def _read_inputs(manifest: Path, task: str | None, cache: Path) -> _Inputs:
+    data, reader = read_manifest(manifest, task), Cache(cache)
+    splits = ("train", "validation")
+    reader.check(video.video_id for split in splits for video in data.split(split))
+    labels, problems = {}, []
+    for split in splits:
+        try:
+            labels[split] = _row_labels(data, reader, split)
+        except DataError as error:
+            problems += str(error).splitlines()
+    raise_problems(problems, DataError)
+    return _Inputs(data, reader, labels)
+
+
+def _header(settings: TrainTemporalConfig, inputs: _Inputs, embedding_dim: int) -> dict[str, Any]:
+    """What the checkpoint says beside its tensors."""
+    task = inputs.data.task
+    return {
+        "head": settings.head,
+        "task": task.name,
+        "window": settings.window,
+        "embedding_dim": embedding_dim,
+        "provenance": asdict(inputs.cache.provenance),
+        "train_prior": class_shares(np.concatenate(inputs.labels["train"]), task).tolist(),
+    }
+
+
+@dataclass(frozen=True)
+class _Loops:
+    """The batches of both splits, and the validation."""
+
+    network: nn.Module
+    training: WindowSet
+    validation: WindowSet
+    task: Task
+    batch_size: int
+    precision: str
+    seed: int
+
+    def training_batches(self, epoch: int) -> Batches:
+        """All training windows in the epoch's order."""
+        order = EpochOrder(len(self.training), self.seed)
+        order.epoch = epoch
+        return self._batches(self.training, list(order), f"epoch {epoch + 1}")
+
+    def validate(self) -> Scores:
+        """The scores of the middle outputs."""
+        batches = self._batches(self.validation, None, "validation")
+        logits = infer(MiddleOutput(self.network), batches, lambda: runtime.autocast(self.precision))
+        return validation_scores(self.task, logits, self.validation.labels.numpy())
+
+    def _batches(self, windows: WindowSet, order: list[int] | None, what: str) -> Batches:
+        device, total = runtime.device(), -(-len(windows) // self.batch_size)
+        for inputs, labels in runtime.progress(windows.batches(self.batch_size, order), what, total):
+            yield inputs.to(device), labels.to(device)
+
+
+def _row_labels(data: Manifest, cache: Cache, split: str) -> list[np.ndarray]:
     found, problems = [], []
-    for video in videos:
+    for video in data.split(split):
         frame = cache.frame(video.video_id)
         try:
             if len(frame) and frame[-1] > video.num_frames:
@@ -125,7 +171,6 @@ def _row_labels(data: Manifest, cache: Cache, videos: tuple[Video, ...]) -> list
             problems += str(error).splitlines()
     raise_problems(problems, DataError)
     if not any(labelled(labels, data.task).any() for labels in found):
-        split = videos[0].split if videos else "train or validation"
         raise DataError(f"split {split}: the manifest has no labelled frame in it")
     return found
 
@@ -142,15 +187,14 @@ def _read_embeddings(cache: Cache, videos: tuple[Video, ...], labels: list[np.nd
     return torch.from_numpy(embedding)
 
 
-def _window_set(
-    cache: Cache, videos: tuple[Video, ...], labels: list[np.ndarray], task: Task, length: int, stride: int | None
-) -> WindowSet:
+def _window_set(inputs: _Inputs, split: str, length: int, stride: int | None) -> WindowSet:
     """Windows `stride` frames apart with the labels of all their present positions; or, where `stride` is None,
     the own window of each labelled frame with that frame's label.
     """
+    task, videos = inputs.data.task, inputs.data.split(split)
     rows, chosen_labels, start = [], [], 0
-    for video, row_labels in zip(videos, labels, strict=True):
-        frame = cache.frame(video.video_id)
+    for video, row_labels in zip(videos, inputs.labels[split], strict=True):
+        frame = inputs.cache.frame(video.video_id)
         counts = labelled(row_labels, task)
         centres = frame[counts] if stride is None else windows.training_centres(frame, counts, length, stride)
         if len(centres):
@@ -161,16 +205,7 @@ def _window_set(
             chosen_labels.append(row_labels[counts] if stride is None else position_labels)
         start += len(frame)
     return WindowSet(
-        _read_embeddings(cache, videos, labels),
+        _read_embeddings(inputs.cache, videos, inputs.labels[split]),
         torch.from_numpy(np.concatenate(rows)),
         torch.from_numpy(np.concatenate(chosen_labels)),
     )
-
-
-def _batches(
-    chosen: WindowSet, batch_size: int, order: list[int] | None, what: str
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    device = runtime.device()
-    total = -(-len(chosen) // batch_size)
-    for inputs, labels in runtime.progress(chosen.batches(batch_size, order), what, total):
-        yield inputs.to(device), labels.to(device)
