@@ -158,7 +158,7 @@ def predict(
     c = read_config(config, "predict", sets, manifest=manifest, cache=cache, model=model, split=split)
     source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
     run = required(c.predict.model, "--model", "predict.model")
-    target = result_path(out, c, f"{run.name}-{c.predict.split}.h5")
+    target = result_path(out, c, f"{run.resolve().name}-{c.predict.split}.h5")
     from fercache.stages.predict import predict as stage
 
     click.echo(stage(run, source, folder, target, c.predict, task=c.task, threads=c.threads))
@@ -192,7 +192,9 @@ def ensemble(
     from fercache.stages.ensemble import apply_ensemble, describe_search, search_ensemble
 
     if applied is not None:
-        click.echo(apply_ensemble(applied, paths, required(out, "--out", "-o, on the command line")))
+        if out is None:
+            raise ConfigError("--out is missing: name the predictions file to write")
+        click.echo(apply_ensemble(applied, paths, out))
         return
     source = required(c.manifest, "--manifest", "manifest")
     file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task)

@@ -94,15 +94,8 @@ def finetune(
         kind=FRAME,
         header=_header(data.task, weights, frames["train"].labels.numpy()),
     )
-    log.info(
-        "%s on %s, %s, %d threads: %d training and %d validation frames at %d px",
-        ARCHITECTURE,
-        device,
-        precision,
-        threads,
-        *(len(part.paths) for part in frames.values()),
-        weights.preprocessing.image_size,
-    )
+    size = weights.preprocessing.image_size
+    log.info("%s on %s, %s, %d threads, %d px", ARCHITECTURE, device, precision, threads, size)
     fit(plan, run)
     return out
 
@@ -113,6 +106,7 @@ def _labelled_frames(data: Manifest) -> dict[str, LabelledFrames]:
     for split in ("train", "validation"):
         paths: list[str] = []
         labels: list[np.ndarray] = []
+        unlabelled = faceless = 0
         for video in data.split(split):
             try:
                 found, video_labels = video.frames(), video.labels(data.task)
@@ -123,6 +117,12 @@ def _labelled_frames(data: Manifest) -> dict[str, LabelledFrames]:
             counts = labelled(row_labels, data.task)
             paths += [path for path, keep in zip(found.path, counts, strict=True) if keep]
             labels.append(row_labels[counts])
+            unlabelled += len(counts) - int(counts.sum())
+            faceless += video.num_frames - len(counts)
+        log.info(
+            "%s: %d videos, %d labelled frames; not used: %d frames without a label, %d without a face",
+            *(split, len(data.split(split)), len(paths), unlabelled, faceless),
+        )
         if paths:
             frames[split] = LabelledFrames(paths, torch.from_numpy(np.concatenate(labels)))
         elif not problems:
