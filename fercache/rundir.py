@@ -11,9 +11,13 @@ from typing import Any
 import yaml
 
 from fercache.errors import RunError
-from fercache.files import write_text
+from fercache.files import PARTIAL, contents, write_text
 
 log = logging.getLogger(__name__)
+
+
+PLACES = ("manifest", "cache", "weights", "workers")
+"""Values that are recorded and change no result: where things lay (their digests stand beside), who decoded."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,8 @@ class RunDir:
 
         Raises RunError where the folder holds something else.
         """
-        if not self.path.exists():
-            return {}
-        if not self.path.is_dir():
-            raise RunError(f"{self.path}: is a file, expected a run folder or a new name")
         if not self.config.exists():
-            others = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            others = contents(self.path)
             if others:
                 raise RunError(f"{self.path}: holds {', '.join(others[:3])} and no config.yaml, so it is no run folder")
             return {}
@@ -72,16 +72,21 @@ class RunDir:
     def begin(self, values: dict[str, Any], environment: dict[str, Any]) -> None:
         """Start a run with these resolved values, or make sure that the one here has the same.
 
-        Another number of threads is only warned of: it changes the last bits, not the run.
+        Places may differ, since what lies there is compared by its digest. Another number of
+        threads is only warned of: it changes the last bits, not the run. A run without a finished
+        epoch has nothing to lose, and begins anew.
         """
-        before = self.recorded()
+        before = self.recorded() if self.last.exists() else {}
         if not before:
+            self.recorded()  # refuses a folder that is no run's
             write_text(self.config, yaml.safe_dump(values, sort_keys=False))
+        for left in self.path.glob(f".*{PARTIAL}"):
+            left.unlink(missing_ok=True)
         if not self.environment.exists():
             write_text(self.environment, json.dumps(environment, indent=2) + "\n")
         if not before:
             return
-        differing = [key for key in {**values, **before} if values.get(key) != before.get(key)]
+        differing = [key for key in {**values, **before} if values.get(key) != before.get(key) and key not in PLACES]
         if "threads" in differing:
             differing.remove("threads")
             log.warning(
@@ -94,6 +99,10 @@ class RunDir:
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
         """Write the lines of all epochs so far."""
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in epochs))
+
+    def finished(self, epochs: int) -> bool:
+        """Whether all epochs are done and the result is there."""
+        return self.best.exists() and self.epochs_done() >= epochs
 
     def epochs_done(self) -> int:
         """Epochs whose metrics are written."""

@@ -87,6 +87,7 @@ def test_what_as_plain_gives_reads_back_as_the_same(tmp_path):
         ("seed: 1\nseed: 2", ["key stands twice: seed"]),
         ("[1, 2]", ["found list", "keys with values"]),
         ("a: [", ["not valid YAML"]),
+        ("out: 2020-13-45", ["not valid YAML"]),
         ("x: !!python/object/apply:os.system [echo]", ["not valid YAML"]),
     ],
 )
@@ -116,6 +117,24 @@ def test_bad_set_is_named(text, words):
     with pytest.raises(ConfigError, match=r"--set") as caught:
         load_config(None, "finetune", [text])
     assert words in str(caught.value)
+
+
+def test_a_value_out_of_range_names_where_it_came_from(tmp_path):
+    path = write(tmp_path, "finetune: {lr: -1, epochs: 0}\nseed: -3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, "finetune", ["epochs=-2"], {"threads": 0})
+    lines = str(caught.value).splitlines()
+    assert [line.split(" found")[0] for line in lines] == [
+        "--set epochs=-2: finetune.epochs:",
+        f"{path}: finetune.lr:",
+        f"{path}: seed:",
+        "threads:",
+    ]
+
+
+def test_merge_keys_of_yaml_may_be_overridden(tmp_path):
+    path = write(tmp_path, "extract: &a {batch_size: 3}\npredict: {<<: *a, batch_size: 5}\n")
+    assert load_config(path).predict.batch_size == 5
 
 
 def test_an_unknown_config_lists_the_shipped_ones():

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from fercache.errors import RunError
+from fercache.errors import FercacheError, RunError
 from fercache.rundir import RunDir
 
 VALUES = {"stage": "finetune", "lr": 0.1, "threads": 2}
@@ -13,7 +13,9 @@ VALUES = {"stage": "finetune", "lr": 0.1, "threads": 2}
 def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
     run = RunDir(tmp_path / "run")
     assert run.recorded() == {}
-    run.begin(VALUES, {"host": "x"})
+    run.begin({**VALUES, "lr": 9}, {"host": "x"})  # no epoch finished: nothing to lose
+    run.begin(VALUES, {"host": "z"})
+    run.last.touch()
     run.begin(VALUES, {"host": "y"})
     assert run.recorded() == VALUES and '"x"' in run.environment.read_text()
     logging.getLogger("fercache").propagate = True
@@ -24,6 +26,8 @@ def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
 def test_another_run_is_refused_with_what_differs(tmp_path):
     run = RunDir(tmp_path)
     run.begin(VALUES, {})
+    run.last.touch()
+    run.begin({**VALUES, "workers": 3, "manifest": "/elsewhere.csv"}, {})  # changes no result
     with pytest.raises(RunError, match=r"holds another run \(lr is 0.1 there, 0.2 here; seed is None there, 1 here\)"):
         run.begin({**VALUES, "lr": 0.2, "seed": 1}, {})
 
@@ -32,7 +36,7 @@ def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "letters.txt").touch()
     with pytest.raises(RunError, match=r"holds letters\.txt and no config\.yaml"):
         RunDir(tmp_path).recorded()
-    with pytest.raises(RunError, match="is a file"):
+    with pytest.raises(FercacheError, match="is a file, expected a folder"):
         RunDir(tmp_path / "letters.txt").recorded()
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(RunError, match="cannot be read"):

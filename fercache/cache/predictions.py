@@ -12,8 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fercache.errors import CacheError
-from fercache.files import replacing
+from fercache.errors import CacheError, raise_problems
+from fercache.files import check_target, replacing
 from fercache.tasks import TASKS, Task
 
 FORMAT = "fercache-predictions 1"
@@ -70,19 +70,37 @@ def read_predictions(path: Path) -> Predictions:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
-            attributes = dict(file.attrs)
+            kept = {key: file.attrs[key] for key in ("split", "model", "cache", "select", "train_prior")}
+            task = TASKS[file.attrs["task"]]
             videos = {name: VideoPredictions(group["frame"][:], group["logits"][:]) for name, group in file.items()}
     except FileNotFoundError as error:
         raise CacheError(f"{path}: no such predictions file") from error
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
-    if attributes["task"] not in TASKS:
-        raise CacheError(f"{path}: is of task {attributes['task']!r}, which this fercache does not know")
-    task = TASKS[attributes["task"]]
-    for video_id, video in videos.items():
-        if video.logits.shape != (len(video.frame), len(task.classes)) or not np.isfinite(video.logits).all():
-            raise CacheError(
-                f"{path}: video {video_id}: expected finite logits ({len(video.frame)}, {len(task.classes)})"
-            )
-    kept = {key: attributes[key] for key in ("split", "model", "cache", "select", "train_prior")}
-    return Predictions(task=task, videos=videos, **kept)
+    found = Predictions(task=task, videos=videos, **kept)
+    raise_problems([f"{path}: {problem}" for problem in _problems(found)], CacheError)
+    return found
+
+
+def _problems(found: Predictions) -> list[str]:
+    """What a predictions file may not hold."""
+    classes = len(found.task.classes)
+    problems = []
+    if found.train_prior.shape != (classes,):
+        problems.append(f"train_prior: found shape {found.train_prior.shape}, expected {(classes,)}")
+    for video_id, video in found.videos.items():
+        if (np.diff(video.frame, prepend=0) < 1).any():
+            problems.append(f"video {video_id}: the frames are not ascending from 1")
+        if video.logits.shape != (len(video.frame), classes) or not np.isfinite(video.logits).all():
+            problems.append(f"video {video_id}: expected finite logits {(len(video.frame), classes)}")
+    return problems
+
+
+def check_replaceable(path: Path, model: str, split: str) -> None:
+    """Raise CacheError where `path` holds anything but predictions of the same model and split."""
+    if not path.exists():
+        check_target(path)
+        return
+    before = read_predictions(path)
+    if (before.model, before.split) != (model, split):
+        raise CacheError(f"{path}: holds another model's predictions, or another split's; choose another name")

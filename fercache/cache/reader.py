@@ -57,11 +57,6 @@ class Cache:
                 problems.append(str(error))
         raise_problems(problems, CacheError)
 
-    def rows(self, video_id: str) -> int:
-        """F, without reading the embeddings."""
-        with self._open(video_id) as file:
-            return len(file["frame"])
-
     def frame(self, video_id: str) -> np.ndarray:
         """The frame numbers alone, int32 (F,)."""
         with self._open(video_id) as file:
@@ -92,9 +87,13 @@ class Cache:
         except OSError as error:
             raise CacheError(f"{path}: cannot be read: {error}") from error
         found, complete = file.attrs.get("fingerprint"), file.attrs.get("complete", False)
-        if found == self.provenance.fingerprint and complete:
+        wanted = {"frame", "embedding"} | ({"logits"} if self.provenance.classifier else set())
+        missing = wanted - set(file)
+        if found == self.provenance.fingerprint and complete and not missing:
             return file
         file.close()
+        if missing:
+            raise CacheError(f"{path}: is damaged: it has no {', '.join(sorted(missing))}")
         why = (
             "is not complete" if not complete else f"has fingerprint {found}, this cache {self.provenance.fingerprint}"
         )

@@ -6,7 +6,7 @@ Legend: F present frames, D embedding, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -26,25 +26,44 @@ def video_writer(
     The file appears under its name when the block ends well, and not before; CacheError where rows
     are missing then.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(schema=SCHEMA, fingerprint=fingerprint, complete=False)
-        file.create_dataset("frame", data=frame.astype(np.int32))
-        # Contiguous and uncompressed: single rows are read at the disk's speed.
-        file.create_dataset("embedding", (len(frame), embedding_dim), dtype)
-        if classes is not None:
-            file.create_dataset("logits", (len(frame), classes), "float32")
-        writer = VideoWriter(file, path.stem)
-        yield writer
-        if writer.rows != len(frame):
-            raise CacheError(f"{path}: {writer.rows} of {len(frame)} rows were written")
-        file.attrs["complete"] = True
+    with replacing(path) as temporary:
+        file = h5py.File(temporary, "w")
+        try:
+            with _told(path):
+                file.attrs.update(schema=SCHEMA, fingerprint=fingerprint, complete=False)
+                file.create_dataset("frame", data=frame.astype(np.int32))
+                # Contiguous and uncompressed: single rows are read at the disk's speed.
+                file.create_dataset("embedding", (len(frame), embedding_dim), dtype)
+                if classes is not None:
+                    file.create_dataset("logits", (len(frame), classes), "float32")
+            writer = VideoWriter(file, path)
+            yield writer
+            if writer.rows != len(frame):
+                raise CacheError(f"{path}: {writer.rows} of {len(frame)} rows were written")
+            with _told(path):
+                file.attrs["complete"] = True
+                file.close()
+        except BaseException:
+            # The file is thrown away, and closing it may fail for the same reason as writing it.
+            with suppress(RuntimeError, OSError):
+                file.close()
+            raise
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """HDF5's errors in writing, of a full disk above all, with the file's name."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        raise CacheError(f"{path}: cannot be written: {error}") from error
 
 
 class VideoWriter:
     """Takes rows in the order of the frames."""
 
-    def __init__(self, file: h5py.File, video_id: str) -> None:
-        self.file, self.video_id, self.rows = file, video_id, 0
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self.file, self.path, self.rows = file, path, 0
 
     def append(self, embedding: np.ndarray, logits: np.ndarray | None) -> None:
         """The next rows: float (n, D) and float (n, C); CacheError where a number does not fit the stored type."""
@@ -52,10 +71,13 @@ class VideoWriter:
         with np.errstate(over="ignore"):
             stored = embedding.astype(self.file["embedding"].dtype)
         bad = ~np.isfinite(stored).all(axis=1)
+        if logits is not None:
+            bad |= ~np.isfinite(logits).all(axis=1)
         if bad.any():
             number = self.file["frame"][self.rows : end][bad][0]
-            raise CacheError(f"{self.video_id}: the embedding of frame {number} is not finite in {stored.dtype}")
-        self.file["embedding"][self.rows : end] = stored
-        if "logits" in self.file:
-            self.file["logits"][self.rows : end] = logits
+            raise CacheError(f"the embedding or the logits of frame {number} are not finite in {stored.dtype}")
+        with _told(self.path):
+            self.file["embedding"][self.rows : end] = stored
+            if logits is not None:
+                self.file["logits"][self.rows : end] = logits
         self.rows = end

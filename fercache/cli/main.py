@@ -16,7 +16,11 @@ from fercache.errors import FercacheError, Stopped
 EXIT_PROBLEM, EXIT_STOPPED = 1, 75
 """A problem in what was given; stopped by a signal with the state saved (EX_TEMPFAIL of sysexits.h)."""
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""What a disk or a path that was given can be at fault for."""
 
 
 class FercacheGroup(click.Group):

@@ -34,17 +34,12 @@ def load_config(
     not given. Raises ConfigError with every unknown key and wrong type at once.
     """
     label, values = _read_source(source)
-    problems: list[str] = []
-    layers = [(f"{label}: ", values, None)]
-    layers += [(f"--set {text}: ", _parse_set(text), section) for text in sets]
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    layers.append(("", given, section))
-    merged: dict[str, Any] = {}
-    for prefix, layer, own in layers:
-        for key, value in layer.items():
-            _merge(merged, key, value, own, lambda text, prefix=prefix: problems.append(prefix + text))
-    raise_problems(problems, ConfigError)
-    return _build(merged, label)
+    merger = _Merger()
+    merger.add(f"{label}: ", values, None)
+    for text in sets:
+        merger.add(f"--set {text}: ", _parse_set(text), section)
+    merger.add("", {key: value for key, value in (options or {}).items() if value is not None}, section)
+    return merger.build()
 
 
 def shipped_configs() -> dict[str, str]:
@@ -79,7 +74,9 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    # A merge key (<<) may bring keys that others override: that is its purpose.
+    own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    keys = [loader.construct_object(key, deep=True) for key in own]
     twice = sorted({str(key) for key in keys if keys.count(key) > 1})
     if twice:
         raise yaml.constructor.ConstructorError(None, None, f"key stands twice: {', '.join(twice)}", node.start_mark)
@@ -92,7 +89,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _u
 def _parse_yaml(text: str, label: str) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{label}: is not valid YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -106,58 +103,61 @@ def _parse_set(text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text}: expected KEY=VALUE")
     try:
         return {key.strip(): yaml.safe_load(value)}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _merge(merged: dict[str, Any], key: str, value: object, own: str | None, report: Callable[[str], None]) -> None:
-    """Put one key with its value into `merged`, in the section it belongs to; report what is wrong with it."""
-    section, dot, name = key.partition(".")
-    if dot and section in SECTIONS:
-        _merge_field(merged.setdefault(section, {}), SECTIONS[section], name, value, f"{section}.", report)
-    elif own is not None and key in field_types(SECTIONS[own]):
-        _merge_field(merged.setdefault(own, {}), SECTIONS[own], key, value, "", report)
-    elif key not in SECTIONS:
-        also = "" if own is None else f"{', '.join(field_types(SECTIONS[own]))}; "
-        _merge_field(merged, Config, key, value, "", report, also)
-    elif value is not None and not isinstance(value, dict):
-        report(f"{key}: found {value!r}, expected keys with values")
-    else:
-        for inner, item in (value or {}).items():  # type: ignore[attr-defined]
-            _merge_field(merged.setdefault(key, {}), SECTIONS[key], str(inner), item, f"{key}.", report)
+class _Merger:
+    """Layers of values put on top of one another, with where each value came from and what is wrong."""
 
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, Any]] = {"": {}, **{name: {} for name in SECTIONS}}
+        """Section ("" is the top level) -> key -> value."""
+        self.sources: dict[str, str] = {}
+        self.problems: list[str] = []
 
-def _merge_field(
-    target: dict[str, Any],
-    owner: type,
-    name: str,
-    value: object,
-    prefix: str,
-    report: Callable[[str], None],
-    also: str = "",
-) -> None:
-    kinds = field_types(owner)
-    if name not in kinds:
-        report(f"unknown key {prefix + name!r}; the keys are {also}{', '.join(kinds)}")
-        return
-    try:
-        target[name] = coerce(value, kinds[name])
-    except ValueError as error:
-        report(f"{prefix}{name}: found {value!r}, expected {error}")
+    def add(self, source: str, layer: Mapping[str, Any], own: str | None) -> None:
+        """Put `layer` on top; a key means the section `own` first, then the top level."""
+        for key, value in layer.items():
+            section, dot, name = key.partition(".")
+            if dot and section in SECTIONS:
+                self._set(source, section, name, value)
+            elif own is not None and key in field_types(SECTIONS[own]):
+                self._set(source, own, key, value)
+            elif key not in SECTIONS:
+                self._set(source, "", key, value, own)
+            elif value is not None and not isinstance(value, dict):
+                self.problems.append(f"{source}{key}: found {value!r}, expected keys with values")
+            else:
+                for inner, item in (value or {}).items():
+                    self._set(source, key, str(inner), item)
 
-
-def _build(merged: dict[str, Any], label: str) -> Config:
-    """The dataclasses of the merged values; the checks across fields add the section's name to their words."""
-    problems: list[str] = []
-    for name, kind in SECTIONS.items():
+    def _set(self, source: str, section: str, key: str, value: object, own: str | None = None) -> None:
+        kinds = field_types(SECTIONS[section] if section else Config)
+        name = f"{section}.{key}" if section else key
+        if key not in kinds:
+            known = [*(field_types(SECTIONS[own]) if own else ()), *kinds]
+            self.problems.append(f"{source}unknown key {name!r}; the keys are {', '.join(known)}")
+            return
         try:
-            merged[name] = kind(**merged.get(name, {}))
+            self.values[section][key] = coerce(value, kinds[key])
+            self.sources[name] = source
+        except ValueError as error:
+            self.problems.append(f"{source}{name}: found {value!r}, expected {error}")
+
+    def build(self) -> Config:
+        """The dataclasses; ConfigError with all problems of types, ranges and names at once."""
+        sections = {name: self._construct(kind, name) for name, kind in SECTIONS.items()}
+        config = self._construct(lambda **top: Config(**top, **sections), "")
+        raise_problems(self.problems, ConfigError)
+        return config
+
+    def _construct(self, kind: Callable[..., Any], section: str) -> Any:  # noqa: ANN401 - what `kind` makes
+        """`kind` of the section's values; where they are out of range its defaults, and the problem noted."""
+        try:
+            return kind(**self.values[section])
         except ConfigError as error:
-            problems += [f"{label}: {name}.{line}" for line in str(error).splitlines()]
-            del merged[name]
-    try:
-        config = Config(**merged)
-    except ConfigError as error:
-        problems += [f"{label}: {line}" for line in str(error).splitlines()]
-    raise_problems(problems, ConfigError)
-    return config
+            for line in str(error).splitlines():
+                name = f"{section}.{line}" if section else line
+                self.problems.append(self.sources.get(name.partition(":")[0], "") + name)
+            return kind()

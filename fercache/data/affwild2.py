@@ -119,11 +119,12 @@ def build_manifest(root: Path, task: Task, lengths: Mapping[str, int] | None = N
         try:
             check_video_id(video_id)
             given = (lengths or {}).get(video_id, (lengths or {}).get(group_of(video_id)))
-            length = _reconcile(video_id, folders.get(video_id), labels_path, given, task, account)
+            length, used = _reconcile(video_id, folders.get(video_id), labels_path, given, task, account)
         except DataError as error:
             problems += str(error).splitlines()
             continue
-        videos.append(Video(video_id, split, folders.get(video_id), labels_path, length, group_of(video_id)))
+        folder = folders[video_id] if used else None
+        videos.append(Video(video_id, split, folder, labels_path, length, group_of(video_id)))
     raise_problems(problems, DataError)
     splits_of: dict[str, set[str]] = {}
     for video in videos:
@@ -164,8 +165,8 @@ def _find_labels(root: Path, task: Task, account: Reconciled) -> dict[str, tuple
 
 def _reconcile(
     video_id: str, folder: Path | None, labels_path: Path | None, given: int | None, task: Task, account: Reconciled
-) -> int:
-    """The length of a video by the module's rule; what disagrees goes into `account`."""
+) -> tuple[int, int]:
+    """The length of a video by the module's rule, and how many images are used; what disagrees goes into `account`."""
     numbers = list_frames(folder).number if folder is not None else []
     labels = read_annotation(labels_path, task) if labels_path is not None else None
     if folder is not None and not len(numbers):
@@ -190,4 +191,4 @@ def _reconcile(
     account.faceless += length - len(used)
     if labels is not None:
         account.labelled += int(labelled(labels, task)[[number - 1 for number in used]].sum())
-    return length
+    return length, len(used)

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fercache.errors import DataError
 
-FRAME_NAME = re.compile(r"(\d+)\.(?:jpe?g|png)", re.IGNORECASE)
+FRAME_NAME = re.compile(r"([0-9]{1,8})\.(?:jpe?g|png)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

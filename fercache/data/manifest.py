@@ -10,6 +10,7 @@ import csv
 import io
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from fercache.data.annotations import read_annotation
 from fercache.data.frames import FrameList, list_frames
 from fercache.errors import ConfigError, DataError, raise_problems
-from fercache.files import write_text
+from fercache.files import check_target, write_text
 from fercache.tasks import Task, get_task
 
 log = logging.getLogger(__name__)
@@ -85,10 +86,16 @@ class Manifest:
 
 def check_video_id(video_id: str) -> None:
     """Raise DataError for an id that is not a plain file name: it becomes one in caches and exports."""
-    if not video_id or any(mark in video_id for mark in ("/", "\\", "..", "\0", "\n")) or video_id.startswith("."):
+    bad = ("/", "\\", "..", "\0", "\n", "\r")
+    if not video_id or any(mark in video_id for mark in bad) or video_id[0] in ".#" or not _is_text(video_id):
         raise DataError(
-            f"video_id {video_id!r}: expected a plain name, without '/', '\\' or '..', not starting with '.'"
+            f"video_id {video_id!r}: expected a plain name, without '/', '\\' or '..', not starting with '.' or '#'"
         )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name from the disk is valid text; Python marks bytes that are not by surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def read_manifest(path: Path, task: str | None = None, *, frames: bool = False) -> Manifest:
@@ -133,6 +140,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     for video in manifest.videos:
         places = [_relative(place, manifest.root) for place in (video.frames_dir, video.labels_path)]
         rows.writerow([video.video_id, video.split, *places, video.num_frames, video.group])
+    check_target(path)
     # A manifest may have been edited by hand.
     if path.exists() and path.read_bytes() != text.getvalue().encode():
         raise DataError(f"{path}: exists and is another; remove it, or choose another name")
@@ -172,7 +180,10 @@ def _read_header(path: Path, lines: list[str]) -> tuple[Task, Path]:
 def _rows(path: Path, lines: list[str]) -> list[tuple[int, dict[str, str]]]:
     """Line number and fields of each row."""
     body = [(number, line) for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
-    parsed = [(number, next(csv.reader([line]))) for number, line in body]
+    try:
+        parsed = [(number, next(csv.reader([line]))) for number, line in body]
+    except csv.Error as error:
+        raise DataError(f"{path}: is not a CSV: {error}") from error
     if not parsed or tuple(field.strip() for field in parsed[0][1]) != COLUMNS:
         found = ",".join(parsed[0][1]) if parsed else ""
         raise DataError(f"{path}: the columns are {found!r}, expected {','.join(COLUMNS)!r}")
@@ -188,8 +199,8 @@ def _parse_row(fields: dict[str, str], root: Path) -> Video:
     if fields["split"] not in SPLITS:
         raise DataError(f"split: found {fields['split']!r}, expected one of {', '.join(SPLITS)}")
     length = fields["num_frames"]
-    if not (length.isascii() and length.isdigit() and int(length) >= 1):
-        raise DataError(f"num_frames: found {length!r}, expected a whole number from 1")
+    if not re.fullmatch(r"[0-9]{1,8}", length) or int(length) < 1:
+        raise DataError(f"num_frames: found {length[:40]!r}, expected a whole number from 1 to 99999999")
     frames, labels = (root / fields[key] if fields[key] else None for key in ("frames_dir", "labels_path"))
     group = fields["group"] or fields["video_id"]
     return Video(fields["video_id"], fields["split"], frames, labels, int(length), group)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fercache.errors import RunError, WeightsError
+from fercache.errors import RunError, WeightsError, raise_problems
 from fercache.files import replacing
 from fercache.rundir import RunDir
 
@@ -20,6 +20,12 @@ log = logging.getLogger(__name__)
 FORMAT = "fercache-checkpoint 1"
 FRAME, HEAD = "frame", "head"
 """Kinds of network a checkpoint holds."""
+_ALWAYS = ("task", "select", "train_prior", "model", "history")
+REQUIRED = {
+    FRAME: (*_ALWAYS, "architecture", "preprocessing"),
+    HEAD: (*_ALWAYS, "head", "window", "embedding_dim", "provenance", "precision"),
+}
+"""What each kind says beside its tensors."""
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -47,7 +53,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
 def save_checkpoint(path: Path, kind: str, values: Mapping[str, Any]) -> None:
     """Write a checkpoint whole or not at all."""
     with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "kind": kind, **values}, temporary)
+        try:
+            torch.save({"format": FORMAT, "kind": kind, **values}, temporary)
+        except RuntimeError as error:  # torch's word for a full disk
+            raise RunError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def load_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
@@ -55,8 +64,11 @@ def load_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
     content = load_tensors(path)
     if content.get("format") != FORMAT:
         raise WeightsError(f"{path}: is no checkpoint of fercache (expected format {FORMAT!r})")
-    if kind is not None and content["kind"] != kind:
-        raise WeightsError(f"{path}: holds a {content['kind']} network, expected a {kind} network")
+    found = content.get("kind")
+    if kind is not None and found != kind:
+        raise WeightsError(f"{path}: holds a {found} network, expected a {kind} network")
+    missing = [key for key in REQUIRED.get(found, ()) if key not in content]
+    raise_problems([f"{path}: is damaged: it has no {key!r}" for key in missing], WeightsError)
     return content
 
 
@@ -65,8 +77,8 @@ def load_run(folder: Path, kind: str | None = None) -> dict[str, Any]:
     run = RunDir(folder)
     if not run.best.exists():
         raise RunError(f"{folder}: is no run with a finished epoch: it has no {run.best.name}")
-    wanted = run.recorded().get("epochs", 0) if run.config.exists() else 0
-    if run.epochs_done() < wanted:
+    wanted = run.recorded().get("epochs") if run.config.exists() else None
+    if isinstance(wanted, int) and run.epochs_done() < wanted:
         log.warning("%s: the run stopped after epoch %d of %d; what it has is used", folder, run.epochs_done(), wanted)
     return load_checkpoint(run.best, kind)
 

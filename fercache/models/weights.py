@@ -17,6 +17,7 @@ from fercache.errors import WeightsError, raise_problems
 from fercache.models.checkpoint import FORMAT, FRAME, digest, load_checkpoint, load_run, load_tensors
 from fercache.models.preprocessing import VGGFACE2, Preprocessing
 from fercache.models.resnet import EMBEDDING_DIM, FrameNetwork, vggface2_resnet50
+from fercache.tasks import TASKS
 
 ARCHITECTURE = "resnet50-vggface2"
 NONE = "none"
@@ -71,10 +72,10 @@ def load_weights(source: str) -> FrameWeights:
     if source == NONE:
         return FrameWeights(_backbone_tensors(), VGGFACE2, None, None, None, None)
     if path.is_dir():
-        return _from_checkpoint(path, load_run(path, FRAME))
+        return from_checkpoint(path, load_run(path, FRAME))
     content = load_tensors(path)
     if content.get("format") == FORMAT:
-        return _from_checkpoint(path, load_checkpoint(path, FRAME))
+        return from_checkpoint(path, load_checkpoint(path, FRAME))
     return FrameWeights(_from_dag(path, content), VGGFACE2, None, None, None, None)
 
 
@@ -82,15 +83,18 @@ def _backbone_tensors() -> Tensors:
     return dict(vggface2_resnet50().state_dict())
 
 
-def _from_checkpoint(path: Path, content: Mapping) -> FrameWeights:
-    if content["architecture"] != ARCHITECTURE:
-        raise WeightsError(f"{path}: holds a network {content['architecture']!r}, expected {ARCHITECTURE!r}")
+def from_checkpoint(path: Path, content: Mapping) -> FrameWeights:
+    """The weights in a frame network's checkpoint, `content`, read from `path`; as strict as `load_weights`."""
+    if content["architecture"] != ARCHITECTURE or content["task"] not in TASKS:
+        raise WeightsError(f"{path}: holds {content['architecture']!r} of task {content['task']!r}, unknown here")
+    model = content["model"]
+    expected = FrameNetwork(len(TASKS[content["task"]].classes)).state_dict()
+    _check_tensors(path, _shapes(model), _shapes(expected))
+    _check_finite(path, model)
     parts: dict[str, Tensors] = {"backbone": {}, "classifier": {}}
-    for name, tensor in content["model"].items():
+    for name, tensor in model.items():
         part, _, rest = name.partition(".")
-        parts.setdefault(part, {})[rest] = tensor
-    shapes = {name: tuple(tensor.shape) for name, tensor in _backbone_tensors().items()}
-    _check_tensors(path, {name: tuple(tensor.shape) for name, tensor in parts["backbone"].items()}, shapes)
+        parts[part][rest] = tensor
     return FrameWeights(
         parts["backbone"],
         Preprocessing.from_plain(content["preprocessing"]),
@@ -101,17 +105,26 @@ def _from_checkpoint(path: Path, content: Mapping) -> FrameWeights:
     )
 
 
+def _shapes(tensors: Mapping) -> dict[str, tuple]:
+    """Name -> shape; () for what is no tensor."""
+    return {name: tuple(value.shape) if isinstance(value, torch.Tensor) else () for name, value in tensors.items()}
+
+
+def _check_finite(path: Path, tensors: Mapping) -> None:
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    raise_problems([f"{path}: {name}: holds numbers that are not finite" for name in broken], WeightsError)
+
+
 def _from_dag(path: Path, content: Mapping) -> Tensors:
     """A "dag" file of VGGFace2 (resnet50_ft_dag.pth, resnet50_scratch_dag.pth): its names become torchvision's."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in _backbone_tensors().items()}
+    shapes = _shapes(_backbone_tensors())
     expected = {dag_name(name): shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
-    found = {name: tuple(value.shape) for name, value in content.items() if isinstance(value, torch.Tensor)}
+    found = _shapes(content)
     # The identity classifier is dropped, but it must be there, with any number of people.
-    people = found.get("classifier.bias", (0,))[0]
+    people = (found.get("classifier.bias") or (0,))[0]
     expected |= {"classifier.weight": (people, EMBEDDING_DIM, 1, 1), "classifier.bias": (people,)}
-    _check_tensors(path, {name: found.get(name, ()) for name in content}, expected)
-    broken = [name for name in content if not torch.isfinite(content[name]).all()]
-    raise_problems([f"{path}: {name}: holds numbers that are not finite" for name in broken], WeightsError)
+    _check_tensors(path, found, expected)
+    _check_finite(path, content)
     return {
         name: torch.tensor(0) if name.endswith("num_batches_tracked") else content[dag_name(name)].float()
         for name in shapes

@@ -11,7 +11,7 @@ import yaml
 from fercache.config import Config, as_plain
 from fercache.config.load import DEFAULT_FILE
 from fercache.errors import RunError
-from fercache.files import write_text
+from fercache.files import contents, write_text
 from fercache.pipeline.graph import Step, run_steps
 from fercache.stages.evaluate import evaluate
 
@@ -88,7 +88,7 @@ def _write_config(out: Path, config: Config) -> None:
     file = out / DEFAULT_FILE
     if file.exists() and file.read_text(encoding="utf-8") != text:
         raise RunError(f"{out}: holds a demo with other settings; choose another folder, or remove this one")
-    if not file.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not file.exists() and contents(out):
         raise RunError(f"{out}: is not empty and holds no demo; choose another folder")
     if not file.exists():
         write_text(file, text)

@@ -6,6 +6,7 @@ Legend: M models, N frames, C classes, P points of the grid.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -29,14 +30,20 @@ def simplex(models: int, steps: int) -> np.ndarray:
     return (np.diff(edges, axis=1) - 1) / steps
 
 
-def search(task: Task, probability: np.ndarray, labels: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+Track = Callable[[Sequence[int]], Iterable[int]]
+"""Shows how far a loop has come."""
+
+
+def search(
+    task: Task, probability: np.ndarray, labels: np.ndarray, steps: int, track: Track = iter
+) -> tuple[np.ndarray, float]:
     """The point of the grid with the best task score, and that score.
 
     probability: (M, N, C); labels: (N,) or (N, C), -1 = does not count. Among equals the fewest
     models win, then the nearest to equal weights.
     """
     points = simplex(len(probability), steps)
-    scores = grid_scores(task, points, probability, labels)
+    scores = grid_scores(task, points, probability, labels, track)
     # Scores that differ by rounding alone are equal.
     best = points[scores >= scores.max() - 1e-12]
     distance = np.abs(best - 1 / len(probability)).sum(axis=1)
@@ -44,7 +51,9 @@ def search(task: Task, probability: np.ndarray, labels: np.ndarray, steps: int) 
     return chosen, float(scores.max())
 
 
-def grid_scores(task: Task, points: np.ndarray, probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def grid_scores(
+    task: Task, points: np.ndarray, probability: np.ndarray, labels: np.ndarray, track: Track = iter
+) -> np.ndarray:
     """The task's score at each point, float64 (P,)."""
     counted = (labels != task.invalid).reshape(len(labels), -1).any(axis=1)
     probability, labels = probability[:, counted], labels[counted]
@@ -52,7 +61,7 @@ def grid_scores(task: Task, points: np.ndarray, probability: np.ndarray, labels:
     chunk = max(1, CHUNK_NUMBERS // flat.shape[1])
     count = _scores_one if task.kind == "one" else _scores_many
     parts = []
-    for start in range(0, len(points), chunk):
+    for start in track(range(0, len(points), chunk)):
         fused = (points[start : start + chunk] @ flat).reshape(-1, *probability.shape[1:])  # (P, N, C)
         parts.append(count(task, fused, labels))
     return np.concatenate(parts)

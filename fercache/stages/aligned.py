@@ -16,7 +16,7 @@ import numpy as np
 from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions
 from fercache.data.annotations import labelled
 from fercache.data.manifest import Manifest
-from fercache.errors import DataError, raise_problems
+from fercache.errors import CacheError, DataError, raise_problems
 from fercache.scoring.metrics import probabilities
 from fercache.tasks import Task
 
@@ -37,7 +37,13 @@ class Labelled:
 
 def read_all(paths: Sequence[Path]) -> list[Predictions]:
     """The predictions in `paths`, which must be of one task and one split."""
-    found = [read_predictions(path) for path in paths]
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(read_predictions(path))
+        except CacheError as error:
+            problems += str(error).splitlines()
+    raise_problems(problems, CacheError)
     for what, values in (("task", [p.task.name for p in found]), ("split", [p.split for p in found])):
         if len(set(values)) > 1:
             listed = ", ".join(f"{path} is of {value}" for path, value in zip(paths, values, strict=True))
@@ -70,16 +76,28 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Labelled:
     known = {video.video_id: video for video in data.videos}
     common = common_frames(predictions)
     raise_problems([f"video {v}: is predicted, but not in the manifest" for v in common if v not in known], DataError)
-    logits, labels, missing = [], [], 0
-    for video_id, parts in common.items():
-        video_labels = known[video_id].labels(task)
-        frame = parts[0].frame
-        if len(frame) and frame[-1] > len(video_labels):
-            raise DataError(f"video {video_id}: frame {frame[-1]} is predicted, but it has {len(video_labels)} frames")
+    split = data.split(predictions[0].split)
+    absent = [video.video_id for video in split if video.video_id not in common]
+    if absent:
+        log.warning("videos of the split that not all predictions have: %s", ", ".join(absent))
+    logits, labels, missing, problems = [], [], 0, []
+    for video in {video.video_id: video for video in [*split, *(known[v] for v in common)]}.values():
+        try:
+            video_labels = video.labels(task)
+            parts = common.get(video.video_id, [])
+            frame = parts[0].frame if parts else np.empty(0, dtype=np.int32)
+            if len(frame) and frame[-1] > len(video_labels):
+                beyond = f"frame {frame[-1]} is predicted, but it has {len(video_labels)} frames"
+                raise DataError(f"video {video.video_id}: {beyond}")
+        except DataError as error:
+            problems += str(error).splitlines()
+            continue
         counts = labelled(video_labels[frame - 1], task)
-        logits.append(np.stack([part.logits[counts] for part in parts]))
-        labels.append(video_labels[frame - 1][counts])
         missing += int(labelled(video_labels, task).sum() - counts.sum())
+        if parts:
+            logits.append(np.stack([part.logits[counts] for part in parts]))
+            labels.append(video_labels[frame - 1][counts])
+    raise_problems(problems, DataError)
     if not sum(map(len, labels)):
         raise DataError(f"split {predictions[0].split}: no predicted frame is labelled")
     return Labelled(probabilities(task, np.concatenate(logits, axis=1)), np.concatenate(labels), missing)

@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fercache.cache.predictions import Predictions, VideoPredictions, write_predictions
+from fercache import runtime
+from fercache.cache.predictions import Predictions, VideoPredictions, check_replaceable, write_predictions
 from fercache.config import EnsembleConfig
 from fercache.data.manifest import read_manifest
-from fercache.errors import DataError, RunError
-from fercache.files import write_text
+from fercache.errors import ConfigError, DataError, RunError
+from fercache.files import contents, write_text
 from fercache.scoring.metrics import Scores, decide, probabilities, score
 from fercache.scoring.search import fuse, search
 from fercache.stages.aligned import common_frames, read_all, to_logits, with_labels
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = "fercache-ensemble 1"
 FILE_NAME = "ensemble.json"
+MOST_POINTS = 1_000_000
+"""Of the grid; four models at a step of .01 have 176,851."""
 
 
 def search_ensemble(
@@ -46,9 +51,11 @@ def search_ensemble(
     data = read_manifest(manifest, task)
     found = read_all(predictions)
     _check_models(predictions, [p.model for p in found])
-    _check_folder(out, [p.model for p in found])
+    _check_folder(out, [p.model for p in found], found[0].split, settings.step)
+    _check_points(len(found), settings.step)
     frames = with_labels(found, data)
-    weights, _ = search(data.task, frames.probability, frames.labels, round(1 / settings.step))
+    track = partial(runtime.progress, what="search")
+    weights, _ = search(data.task, frames.probability, frames.labels, round(1 / settings.step), track)
 
     def scored(chosen: np.ndarray) -> Scores:
         return score(data.task, decide(data.task, fuse(chosen, frames.probability)), frames.labels)
@@ -114,11 +121,12 @@ def apply_ensemble(file: Path, predictions: Sequence[Path], out: Path) -> Path:
             "the models were trained on labels of different shares (train_prior): are they of one data set?"
         )
     weights = np.asarray(content["weights"])
+    fingerprint = hashlib.sha256(json.dumps([models, content["weights"]]).encode()).hexdigest()
+    check_replaceable(out, fingerprint, found[0].split)
     videos = {}
     for video, parts in common_frames(found).items():
         fused = fuse(weights, np.stack([probabilities(task, part.logits) for part in parts]))
         videos[video] = VideoPredictions(parts[0].frame, to_logits(task, fused))
-    fingerprint = hashlib.sha256(json.dumps([models, content["weights"]]).encode()).hexdigest()
     fused_predictions = Predictions(
         task=task,
         split=found[0].split,
@@ -141,14 +149,22 @@ def _check_models(paths: Sequence[Path], models: Sequence[str]) -> None:
         raise DataError(f"the same model is given more than once: {', '.join(twice)}")
 
 
-def _check_folder(out: Path, models: list[str]) -> None:
+def _check_folder(out: Path, models: list[str], split: str, step: float) -> None:
     file = out / FILE_NAME
     if file.exists():
-        before = [model["model"] for model in _read(file)["models"]]
-        if before != models:
-            raise RunError(f"{out}: holds the ensemble of other models; choose another folder, or remove this one")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        before = _read(file)
+        if ([model["model"] for model in before["models"]], before["split"], before["step"]) != (models, split, step):
+            raise RunError(
+                f"{out}: holds another ensemble (other models, split or step); choose another folder, or remove it"
+            )
+    elif contents(out):
         raise RunError(f"{out}: is not empty and holds no {FILE_NAME}; choose another folder")
+
+
+def _check_points(models: int, step: float) -> None:
+    points = math.comb(round(1 / step) + models - 1, models - 1)
+    if points > MOST_POINTS:
+        raise ConfigError(f"step: {step:g} with {models} models makes {points} points, expected at most {MOST_POINTS}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -159,7 +175,13 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{file}: is no ensemble (expected format {FORMAT!r})")
     weights, models = content.get("weights"), content.get("models")
+    named = isinstance(models, list) and all(
+        isinstance(m, dict) and isinstance(m.get("model"), str) and isinstance(m.get("predictions"), str)
+        for m in models
+    )
+    if not named or not {"task", "split", "step", "scores", "frames"} <= content.keys():
+        raise DataError(f"{file}: is damaged: it does not name its models, task, split, step, frames and scores")
     numbers = isinstance(weights, list) and all(isinstance(w, (int, float)) and w >= 0 for w in weights)
-    if not numbers or not isinstance(models, list) or len(models) != len(weights) or abs(sum(weights) - 1) > 1e-3:
+    if not numbers or len(models) != len(weights) or abs(sum(weights) - 1) > 1e-3:
         raise DataError(f"{file}: weights: found {weights}, expected one for each model, at least 0, that sum to 1")
     return content

@@ -20,7 +20,7 @@ from fercache.cache.predictions import Predictions, VideoPredictions, read_predi
 from fercache.data.annotations import write_annotation
 from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.errors import DataError, RunError, raise_problems
-from fercache.files import write_text
+from fercache.files import contents, write_text
 from fercache.scoring.metrics import decide, probabilities
 from fercache.tasks import Task
 
@@ -55,14 +55,19 @@ def export(predictions: Path, manifest: Path, out: Path, form: Format = "abaw202
         raise DataError(f"{predictions}: is of task {found.task.name}, the manifest of task {data.task.name}")
     videos = data.split(found.split)
     _check_videos(predictions, found, videos)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if form == "csv" and any(f"{video.video_id}.csv" == FILLED for video in videos):
+        raise DataError(f"a video is called {Path(FILLED).stem}, which is the name of the list of filled frames")
+    if contents(out):
         raise RunError(f"{out}: is not empty; choose a new folder for the exported files")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         folder = Path(temporary) / "files"
         folder.mkdir()
         _write_videos(folder, found, videos, data, form)
-        os.replace(folder, out)
+        try:
+            os.replace(folder, out)
+        except OSError as error:
+            raise RunError(f"{out}: cannot be replaced by the exported folder: {error.strerror}") from error
     return out
 
 

@@ -6,7 +6,7 @@ Legend: F present frames of a video, B batch, D embedding, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from fercache.data.datasets import FrameBatch, frame_loader
 from fercache.data.frames import FrameList
 from fercache.data.manifest import Video, read_manifest
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
+from fercache.files import contents
 from fercache.models.preprocessing import Preprocessing, prepare
 from fercache.models.resnet import EMBEDDING_DIM
 from fercache.models.weights import ARCHITECTURE, FrameWeights, load_weights
@@ -54,23 +55,22 @@ def extract(
     loaded = _load(weights, settings)
     provenance = _begin(cache, loaded, settings, threads)
     reader = Cache(cache)
-    todo = [video for video in videos if not reader.has(video.video_id)]
-    frames = _list_frames(todo)
-    total = sum(len(found.path) for found in frames)
-    log.info("%s: %d of %d videos are there; %d frames to extract", cache, len(videos) - len(todo), len(videos), total)
+    work = _what_is_missing(reader, videos)
+    total = sum(len(found.path) for _, found in work)
+    log.info("%s: %d of %d videos are there; %d frames to extract", cache, len(videos) - len(work), len(videos), total)
     classes = None if loaded.classifier is None else len(loaded.classifier["bias"])
     network = loaded.network(classes or 1).to(runtime.device(), memory_format=torch.channels_last).eval()
     extractor = Extractor(network, loaded.preprocessing, provenance.precision, settings.batch_size)
     problems = []
     with runtime.stop_signals() as stop:
-        paths = [path for found in frames for path in found.path]
+        paths = [path for _, found in work for path in found.path]
         stream = _RowStream(extractor.run(paths, runtime.decoding_workers(settings.workers), stop))
-        for video, found in zip(todo, frames, strict=True):
+        for video, found in work:
             try:
                 _extract_video(reader, video, found, stream, provenance, classes)
             except (DataError, CacheError) as error:
                 problems += [f"{video.video_id}: left out: {line}" for line in str(error).splitlines()]
-    log.info("%s: %d videos written", cache, len(todo) - len({line.partition(":")[0] for line in problems}))
+    log.info("%s: %d videos written", cache, len(work) - len({line.partition(":")[0] for line in problems}))
     raise_problems(problems, DataError)
     return cache
 
@@ -88,7 +88,7 @@ def _load(weights: str, settings: ExtractConfig) -> FrameWeights:
 def _begin(cache: Path, loaded: FrameWeights, settings: ExtractConfig, threads: int) -> Provenance:
     """The record of the cache: written, or compared with the one that is there."""
     before = read_provenance(cache) if (cache / FILE_NAME).exists() else None
-    if before is None and cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
+    if before is None and contents(cache):
         raise CacheError(f"{cache}: is not empty and is no cache; choose another folder")
     provenance = Provenance(
         weights=loaded.backbone_digest,
@@ -108,16 +108,28 @@ def _begin(cache: Path, loaded: FrameWeights, settings: ExtractConfig, threads: 
     return provenance
 
 
-def _list_frames(videos: list[Video]) -> list[FrameList]:
-    """The frames of each video; DataError with all empty folders at once."""
-    found, problems = [], []
+def _what_is_missing(cache: Cache, videos: Sequence[Video]) -> list[tuple[Video, FrameList]]:
+    """The videos that the cache lacks, with their frames.
+
+    Raises DataError with all that cannot be used at once: empty folders, and videos that the cache
+    has with other frames (of another data set, or from before frames were added).
+    """
+    missing, problems = [], []
     for video in videos:
         try:
-            found.append(video.frames())
-        except DataError as error:
+            found = video.frames()
+            if not cache.has(video.video_id):
+                missing.append((video, found))
+            elif not np.array_equal(cache.frame(video.video_id), found.number):
+                there = len(cache.frame(video.video_id))
+                problems.append(
+                    f"{cache.path(video.video_id)}: its {there} frames are not the {len(found.path)} that"
+                    f" {video.frames_dir} has: another data set? Remove the file to extract anew, or take another cache"
+                )
+        except (DataError, CacheError) as error:
             problems += str(error).splitlines()
     raise_problems(problems, DataError)
-    return found
+    return missing
 
 
 @dataclass(frozen=True)

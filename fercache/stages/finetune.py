@@ -77,7 +77,7 @@ def finetune(
         "weights_digest": weights.backbone_digest,
     }
     run.begin(values, runtime.environment(seed, threads))
-    if run.epochs_done() >= settings.epochs:
+    if run.finished(settings.epochs):
         log.info("%s: is finished already", out)
         return out
     device = runtime.device()
@@ -173,8 +173,18 @@ class _Loaders:
     def _batches(self, split: str, what: str) -> Iterator[FrameBatch]:
         loader = self.loaders[split]
         for batch in runtime.progress(loader, what, len(loader)):
-            raise_problems(list(batch.failures.values()), DataError)
+            if batch.failures:
+                self._raise_all_failures()
             yield batch
+
+    def _raise_all_failures(self) -> None:
+        """One frame is broken: look at all, so that nobody mends them one run at a time."""
+        log.warning("a frame cannot be decoded; looking for others")
+        workers, problems = runtime.decoding_workers(self.settings.workers), []
+        for part in self.frames.values():
+            for batch in frame_loader(part.paths, 256, workers):
+                problems += batch.failures.values()
+        raise_problems(problems, DataError)
 
     def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels.contiguous(memory_format=torch.channels_last)

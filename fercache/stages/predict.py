@@ -15,17 +15,17 @@ import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.cache.predictions import Predictions, VideoPredictions, write_predictions
+from fercache.cache.predictions import Predictions, VideoPredictions, check_replaceable, write_predictions
 from fercache.cache.provenance import Provenance
 from fercache.cache.reader import Cache, VideoEmbeddings
 from fercache.config import PredictConfig
 from fercache.data import windows
 from fercache.data.datasets import WindowSet
 from fercache.data.manifest import read_manifest
-from fercache.errors import CacheError, ConfigError, DataError
+from fercache.errors import CacheError, ConfigError, DataError, WeightsError
 from fercache.models.checkpoint import FRAME, digest, load_run
 from fercache.models.heads import MiddleOutput, get_head
-from fercache.models.weights import load_weights
+from fercache.models.weights import from_checkpoint
 from fercache.training.engine import infer
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def predict(
 ) -> Path:
     """Write the predictions of the run folder `model` for a split; returns the file `out`.
 
-    A head sees the own window of every present frame and gives the middle output; the logits of a
+    A head sees the own window of every present frame and gives the middle output, computed in the
+    precision it was trained in; the logits of a
     frame network are read from the cache, which must have been extracted from that very run.
     """
     settings = settings or PredictConfig()
@@ -54,17 +55,19 @@ def predict(
     data = read_manifest(manifest, task)
     reader = Cache(cache)
     checkpoint = load_run(model)
+    fingerprint = digest(checkpoint["model"])
+    check_replaceable(out, fingerprint, settings.split)
     if checkpoint["task"] != data.task.name:
         raise ConfigError(f"{model}: was trained for task {checkpoint['task']}, {manifest} is of task {data.task.name}")
     videos = data.split(settings.split)
     if not videos:
         raise DataError(f"{manifest}: has no video in split {settings.split}")
     if checkpoint["kind"] == FRAME:
-        _check_same_network(model, reader)
+        _check_same_network(model, checkpoint, reader)
         run: Predict = _cached_logits
     else:
         _check_same_cache(model, checkpoint, reader)
-        run = _head_logits(checkpoint, settings.batch_size)
+        run = _head_logits(model, checkpoint, settings.batch_size)
     reader.check(video.video_id for video in videos)
     found: dict[str, VideoPredictions] = {}
     for video in runtime.progress(videos, "predict"):
@@ -73,7 +76,7 @@ def predict(
     predictions = Predictions(
         task=data.task,
         split=settings.split,
-        model=digest(checkpoint["model"]),
+        model=fingerprint,
         cache=reader.provenance.fingerprint,
         select=checkpoint["select"],
         train_prior=np.asarray(checkpoint["train_prior"]),
@@ -85,8 +88,8 @@ def predict(
     return out
 
 
-def _check_same_network(model: Path, cache: Cache) -> None:
-    weights, made_by = load_weights(str(model)), cache.provenance
+def _check_same_network(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
+    weights, made_by = from_checkpoint(model, checkpoint), cache.provenance
     here = replace(made_by, weights=weights.backbone_digest, classifier=weights.classifier_digest, task=weights.task)
     _check_same(made_by, here, f"{cache.folder}: was not extracted from {model}")
 
@@ -106,11 +109,14 @@ def _cached_logits(content: VideoEmbeddings) -> np.ndarray:
     return content.logits
 
 
-def _head_logits(checkpoint: Mapping[str, Any], batch_size: int) -> Predict:
+def _head_logits(model: Path, checkpoint: Mapping[str, Any], batch_size: int) -> Predict:
     device = runtime.device()
     classes = len(checkpoint["train_prior"])
     head = get_head(checkpoint["head"])(classes, checkpoint["embedding_dim"])
-    head.load_state_dict(checkpoint["model"])
+    try:
+        head.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        raise WeightsError(f"{model}: does not hold its head: {' '.join(str(error).split())[:300]}") from error
     network = MiddleOutput(head.to(device))
 
     def run(content: VideoEmbeddings) -> np.ndarray:
@@ -119,6 +125,8 @@ def _head_logits(checkpoint: Mapping[str, Any], batch_size: int) -> Predict:
         rows, _ = windows.rows(content.frame, content.frame, checkpoint["window"])
         labels = torch.empty(len(rows), 0)
         batches = WindowSet(torch.from_numpy(content.embedding), torch.from_numpy(rows), labels).batches(batch_size)
-        return infer(network, ((x.to(device), y) for x, y in batches), lambda: runtime.autocast("fp32"))
+        return infer(
+            network, ((x.to(device), y) for x, y in batches), lambda: runtime.autocast(checkpoint["precision"])
+        )
 
     return run

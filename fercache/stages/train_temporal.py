@@ -63,7 +63,7 @@ def train_temporal(
         "cache_fingerprint": inputs.cache.provenance.fingerprint,
     }
     run.begin(values, runtime.environment(seed, threads))
-    if run.epochs_done() >= settings.epochs:
+    if run.finished(settings.epochs):
         log.info("%s: is finished already", out)
         return out
     training = _window_set(inputs, "train", settings.window, settings.stride)
@@ -84,7 +84,7 @@ def train_temporal(
         precision=precision,
         seed=seed,
         kind=HEAD,
-        header=_header(settings, inputs, training.embedding.shape[1]),
+        header=_header(settings, precision, inputs, training.embedding.shape[1]),
     )
     fit(plan, run)
     return out
@@ -114,7 +114,7 @@ def _read_inputs(manifest: Path, task: str | None, cache: Path) -> _Inputs:
     return _Inputs(data, reader, labels)
 
 
-def _header(settings: TrainTemporalConfig, inputs: _Inputs, embedding_dim: int) -> dict[str, Any]:
+def _header(settings: TrainTemporalConfig, precision: str, inputs: _Inputs, embedding_dim: int) -> dict[str, Any]:
     """What the checkpoint says beside its tensors."""
     task = inputs.data.task
     return {
@@ -122,6 +122,7 @@ def _header(settings: TrainTemporalConfig, inputs: _Inputs, embedding_dim: int) 
         "task": task.name,
         "window": settings.window,
         "embedding_dim": embedding_dim,
+        "precision": precision,
         "provenance": asdict(inputs.cache.provenance),
         "train_prior": class_shares(np.concatenate(inputs.labels["train"]), task).tolist(),
     }

@@ -53,14 +53,11 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def infer(
-    network: nn.Module, batches: Batches, autocast: Autocast, after_step: Callable[[], None] = lambda: None
-) -> np.ndarray:
+def infer(network: nn.Module, batches: Batches, autocast: Autocast) -> np.ndarray:
     """The logits of all batches in their order, float32 (N, ..., C)."""
     network.eval()
     logits = []
     for inputs, _ in batches:
         with autocast():
             logits.append(network(inputs).float().cpu())
-        after_step()
     return torch.cat(logits).numpy()

@@ -70,11 +70,11 @@ def fit(plan: Fit, run: RunDir) -> None:
             )
             schedule.step()
             scores = plan.validate()
-            stop.check()
             line = {"epoch": epoch + 1, "lr": lr, "loss": loss, **scores, "seconds": round(time.monotonic() - start, 1)}
             history.append(line)
             _save(plan, run, optimizer, schedule, history)
             log.info("epoch %d of %d: loss %.4f, %s", epoch + 1, settings.epochs, loss, _words(line, scores))
+            stop.check()
 
 
 def _go_on(

@@ -8,7 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
-from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions, write_predictions
+from fercache.cache.predictions import (
+    Predictions,
+    VideoPredictions,
+    check_replaceable,
+    read_predictions,
+    write_predictions,
+)
 from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, write_provenance
 from fercache.cache.reader import Cache
 from fercache.cache.writer import video_writer
@@ -41,7 +47,7 @@ def test_what_is_written_is_read_back(cache):
     target = np.empty((3, 4), np.float16)
     cache.read_into("v", target)
     np.testing.assert_array_equal(target, video.embedding)
-    assert (cache.rows("v"), cache.embedding_dim("v"), cache.frame("v").tolist()) == (3, 4, [1, 2, 5])
+    assert (cache.embedding_dim("v"), cache.frame("v").tolist()) == (4, [1, 2, 5])
     assert cache.read("v", embedding=False).embedding.shape == (3, 0)
 
 
@@ -62,7 +68,7 @@ def test_a_video_without_a_face(cache):
 def test_a_file_appears_only_when_whole(cache):
     with pytest.raises(CacheError, match="2 of 3 rows"):
         write(cache, rows=2)
-    with pytest.raises(CacheError, match="frame 5 is not finite in float16"):
+    with pytest.raises(CacheError, match="frame 5 are not finite in float16"):
         write(cache, value=50_000)
     with pytest.raises(KeyboardInterrupt), video_writer(cache.path("v"), "x", FRAME, 4, "float16", 7):
         raise KeyboardInterrupt
@@ -87,6 +93,10 @@ def test_an_unfinished_file_is_refused(cache):
     with h5py.File(cache.path("v"), "a") as file:
         file.attrs["complete"] = False
     with pytest.raises(CacheError, match="not complete"):
+        cache.read("v")
+    with h5py.File(cache.path("v"), "a") as file:
+        del file["logits"]
+    with pytest.raises(CacheError, match="it has no logits"):
         cache.read("v")
 
 
@@ -159,7 +169,43 @@ def test_files_that_are_no_predictions_are_named(tmp_path, cache):
     write(cache)
     with pytest.raises(CacheError, match="is no predictions file"):
         read_predictions(cache.path("v"))
-    bad = VideoPredictions(FRAME, np.full((3, 7), np.nan))
-    write_predictions(path, predictions(videos={"v": bad}))
-    with pytest.raises(CacheError, match="video v: expected finite logits"):
+    path.unlink()
+    bad = {
+        "v": VideoPredictions(FRAME, np.full((3, 7), np.nan)),
+        "w": VideoPredictions(np.array([2, 2, 3]), np.zeros((3, 7))),
+        "x": VideoPredictions(np.array([0, 2, 3]), np.zeros((3, 7))),
+    }
+    write_predictions(path, predictions(videos=bad, train_prior=np.zeros(3)))
+    with pytest.raises(CacheError) as caught:
         read_predictions(path)
+    assert len(str(caught.value).splitlines()) == 4
+    for words in (
+        "train_prior: found shape (3,)",
+        "video v: expected finite",
+        "video w: the frames",
+        "video x: the frames",
+    ):
+        assert words in str(caught.value)
+
+
+def test_attributes_that_are_missing_are_told(tmp_path):
+    path = tmp_path / "p.h5"
+    for name in ("task", "model", "train_prior"):
+        write_predictions(path, predictions())
+        with h5py.File(path, "a") as file:
+            del file.attrs[name]
+        with pytest.raises(CacheError, match="is damaged"):
+            read_predictions(path)
+
+
+def test_predictions_are_replaced_by_the_same_models_only(tmp_path):
+    path = tmp_path / "p.h5"
+    check_replaceable(path, "m", "validation")
+    write_predictions(path, predictions())
+    check_replaceable(path, "m", "validation")
+    for model, split in (("n", "validation"), ("m", "test")):
+        with pytest.raises(CacheError, match="holds another model's predictions"):
+            check_replaceable(path, model, split)
+    path.write_text("a letter")
+    with pytest.raises(CacheError):
+        check_replaceable(path, "m", "validation")

@@ -167,6 +167,26 @@ def test_bad_weights_are_named(manifest, tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists() and not (tmp_path / "run").exists()
 
 
+def test_checkpoints_that_do_not_fit_are_named(manifest, tmp_path):
+    assert run(*finetune(manifest))[0] == 0
+    best = tmp_path / "run" / "best.pt"
+    whole = torch.load(best, weights_only=True)
+    for change, words in (
+        (
+            lambda c: c["model"].pop("classifier.bias"),
+            "missing for the VGGFace2 ResNet50: classifier.bias",
+        ),
+        (lambda c: c["model"].update(extra=torch.zeros(1)), "too many for the VGGFace2 ResNet50: extra"),
+        (lambda c: c["model"]["classifier.bias"].fill_(float("nan")), "classifier.bias: holds numbers that are not"),
+        (lambda c: c.pop("task"), "is damaged: it has no 'task'"),
+    ):
+        changed = {**whole, "model": {name: tensor.clone() for name, tensor in whole["model"].items()}}
+        change(changed)
+        torch.save(changed, best)
+        output = refused("extract", "--manifest", manifest, "--weights", tmp_path / "run", "--cache", tmp_path / "c")
+        assert words in output and not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("video_id", ["../a", "x/y"])
 def test_a_video_id_never_leaves_its_folder(manifest, tmp_path, video_id):
     text = manifest.read_text().replace("\na,train", f"\n{video_id},train")
@@ -206,6 +226,20 @@ def test_an_output_that_holds_another_run_is_named(manifest, tmp_path):
     output = refused(*finetune(manifest, "--set", "lr=0.5"))
     assert "holds another run" in output and "lr is 0.0005 there, 0.5 here" in output
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_paths_that_cannot_be_written_are_named(manifest, small_root, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for words in (
+        ["manifest", "affwild2", small_root, "--task", "expr", "-o", tmp_path],
+        ["manifest", "affwild2", small_root, "--task", "expr", "-o", file / "m.csv"],
+        ["finetune", "--manifest", manifest, "--out", file / "run", *TINY],
+        extract(manifest, file),
+        ["synth", file / "set", "--set", "train=1"],
+        ["demo", "-o", file / "demo"],
+    ):
+        assert "is a file, expected a folder" in (output := refused(*words)) or "is a folder, expected" in output
 
 
 def test_a_manifest_that_was_edited_is_not_overwritten(manifest, small_root):

@@ -88,6 +88,12 @@ def test_a_recording_in_two_splits_is_told(tmp_path):
     assert account.groups_shared == ["x (train, validation)"]
 
 
+def test_a_video_with_all_images_beyond_its_labels_has_no_face(tmp_path):
+    write_video(tmp_path, "x", [7, 8], [0] * 5)
+    manifest, account = build_manifest(tmp_path, EXPR)
+    assert manifest.videos[0].frames_dir is None and account.beyond == ["x (2 beyond 5)"]
+
+
 def test_a_video_in_both_sets_is_refused(tmp_path):
     write_video(tmp_path, "x", [1], [0])
     write_video(tmp_path, "x", [1], [0], "Validation_Set")
@@ -135,6 +141,7 @@ GOOD = "# fercache-manifest 1\n# task: expr\n# root: .\nvideo_id,split,frames_di
         (GOOD + "x,train,,,3\n", "line 5: found 5 fields, expected 6"),
         (GOOD + "x,training,,,3,x\n", "line 5: split: found 'training', expected one of train, validation, test"),
         (GOOD + "x,train,,,many,x\n", "line 5: num_frames: found 'many'"),
+        (GOOD + f"x,train,,,{'9' * 5000},x\n", "num_frames: found '999"),
         (GOOD + "../x,train,,,3,x\n", "line 5: video_id '../x': expected a plain name"),
         (GOOD + "a/b,train,,,3,x\n", "line 5: video_id 'a/b'"),
         (GOOD + "x,train,,,3,x\nx,train,,,3,x\n", "video_id x stands there twice"),
@@ -187,7 +194,7 @@ def test_labels_are_cut_or_filled_to_the_length(small_root, tmp_path):
     np.testing.assert_array_equal(manifest.videos[1].frames().number, [1, 2, 3])
 
 
-@pytest.mark.parametrize("video_id", ["", ".", "..", "a/b", "a\\b", "..a", ".hidden", "a\0"])
+@pytest.mark.parametrize("video_id", ["", ".", "..", "a/b", "a\\b", "..a", ".hidden", "a\0", "#a", "a\udcff"])
 def test_ids_that_could_leave_the_folder(video_id):
     with pytest.raises(DataError, match="plain name"):
         check_video_id(video_id)

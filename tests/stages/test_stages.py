@@ -140,6 +140,16 @@ def test_another_cache_is_refused_with_what_differs(project, settings, words):
         extract(project.manifest, "none", project.cache, EXACT)
 
 
+def test_a_cache_of_other_frames_under_the_same_id_is_refused(project, tmp_path):
+    for video, count in (("a", 12), ("v", 7), ("w", 2)):
+        write_video(tmp_path / "set", video, range(1, count + 1))
+    with pytest.raises(DataError) as caught:
+        extract(make_manifest(tmp_path), str(project.cnn), project.cache, EXACT)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "v.h5: its 5 frames are not the 7" in lines[0] and "w.h5: its 6 frames are not the 2" in lines[1]
+
+
 def test_a_folder_that_is_no_cache_is_refused(project, tmp_path):
     (tmp_path / "letter.txt").touch()
     with pytest.raises(CacheError, match="not empty and is no cache"):
@@ -179,6 +189,43 @@ def test_a_broken_frame_leaves_its_video_out_and_the_others_are_finished(project
     write_video(tmp_path / "set", "y", range(1, 8))
     extract(manifest, str(project.cnn), tmp_path / "cache", EXACT)
     assert cache.has("y")
+
+
+def test_predictions_of_another_model_are_not_replaced(project, tmp_path):
+    path = predict(project.cnn, project.manifest, project.cache, tmp_path / "p.h5")
+    predict(project.cnn, project.manifest, project.cache, path)
+    before = path.read_bytes()
+    for call in (
+        lambda: predict(project.runs["gru"], project.manifest, project.cache, path),
+        lambda: predict(project.cnn, project.manifest, project.cache, path, PredictConfig(split="test")),
+        lambda: predict(project.cnn, project.manifest, project.cache, project.manifest),
+    ):
+        with pytest.raises(CacheError):
+            call()
+    assert path.read_bytes() == before and project.manifest.read_text().startswith("# fercache-manifest")
+
+
+def test_videos_that_were_not_predicted_count_as_missing(project, tmp_path, caplog):
+    import logging
+
+    late = tmp_path / "late.csv"
+    labels = tmp_path / "late.txt"
+    labels.write_text(TASKS["expr"].header + "\n" + "0\n" * 29)
+    text = project.manifest.read_text().replace("# root: set", f"# root: {project.folder / 'set'}")
+    late.write_text(f"{text}late,validation,,{labels},29,late\n")
+    logging.getLogger("fercache").propagate = True
+    evaluation = evaluate(late, [project.predictions["cnn"]])[0]
+    assert (evaluation.scores.frames, evaluation.missing) == (11, 8 + 29)
+    assert "not all predictions have: late" in caplog.text
+
+
+def test_a_manifest_may_move_and_a_finished_run_is_still_the_same(project, tmp_path):
+    moved = tmp_path / "moved.csv"
+    moved.write_bytes(project.manifest.read_bytes())
+    (tmp_path / "set").symlink_to(project.folder / "set")
+    before = RunDir(project.cnn).last.stat().st_mtime_ns
+    finetune(moved, project.cnn, FinetuneConfig(**{**SMALL.__dict__, "workers": 1}))
+    assert RunDir(project.cnn).last.stat().st_mtime_ns == before
 
 
 def test_predictions_of_the_frame_network_are_the_cached_logits(project):
@@ -282,7 +329,11 @@ def test_what_an_ensemble_refuses(project, tmp_path):
         (lambda: search_ensemble(project.manifest, [cnn], tmp_path / "x"), "two or more"),
         (lambda: search_ensemble(project.manifest, [cnn, cnn], tmp_path / "x"), "same model is given more than once"),
         (lambda: apply_ensemble(file, [cnn, transformer], tmp_path / "x.h5"), "was searched over other models"),
-        (lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"), "ensemble of other models"),
+        (
+            lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "e", EnsembleConfig(step=0.1)),
+            "holds another",
+        ),
+        (lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"), "holds another ensemble"),
     ):
         with pytest.raises((DataError, RunError), match=words):
             call()
@@ -333,12 +384,14 @@ def test_a_split_without_labels_is_refused(tmp_path):
         finetune(make_manifest(tmp_path), tmp_path / "cnn", SMALL)
 
 
-def test_a_broken_frame_stops_training_by_name(tmp_path):
+def test_broken_frames_stop_training_and_are_all_named(tmp_path):
     write_video(tmp_path / "set", "a", [1, 2, 3], [0, 1, 0])
     write_video(tmp_path / "set", "v", [1], [0], "Validation_Set")
-    (tmp_path / "set" / "cropped_aligned" / "a" / "00002.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"a/00002\.jpg: is empty"):
+    for broken in ("a/00002.jpg", "a/00003.jpg", "v/00001.jpg"):
+        (tmp_path / "set" / "cropped_aligned" / broken).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
         finetune(make_manifest(tmp_path), tmp_path / "cnn", SMALL)
+    assert str(caught.value).count("is empty") == 3 and "v/00001.jpg" in str(caught.value)
 
 
 def test_action_units_go_the_whole_way(tmp_path):

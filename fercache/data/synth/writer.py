@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +76,14 @@ def _write_frames(folder: Path, settings: SynthSettings, video: Video, timeline:
     scene_rng = np.random.default_rng(seed_of(settings, "scene", video.split, *numbers))
     camera = make_camera(camera_rng, video.num_frames, settings.fps, settings.image_size)
     scene = Scene(person_of(settings, video), timeline, camera, settings.image_size, scene_rng)
-    temporary = folder.parent / f".{folder.name}{PARTIAL}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    # A folder of this call's own: two processes may draw the same data set.
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent))
+    temporary.chmod(folder.parent.stat().st_mode)
     for index in np.flatnonzero(timeline.face).tolist():
         scene.frame(index).save(temporary / f"{index + 1:05d}.jpg", "JPEG", quality=camera.quality)
-    temporary.rename(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(temporary)  # the other process drew the same video first
