@@ -19,7 +19,9 @@ def vggface2_resnet50() -> nn.Module:
     stem has no padding and rounds up, and the stride of layers 2 to 4 is on the first 1x1
     convolution of their first block (He et al. 2016; torchvision has it on the 3x3).
     """
-    network = torchvision.models.resnet50(weights=None)
+    # Of random weights: each block begins as the identity (Goyal et al. 2017, 5.1). Without it the loss of the first
+    # hundreds of steps is above chance, and short trainings from nothing learn nothing.
+    network = torchvision.models.resnet50(weights=None, zero_init_residual=True)
     network.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
     for layer in (network.layer2, network.layer3, network.layer4):
         layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
