@@ -51,6 +51,12 @@ def write_provenance(folder: Path, provenance: Provenance, recorded: Mapping[str
     write_text(folder / FILE_NAME, json.dumps(content, indent=2) + "\n")
 
 
+def read_recorded(folder: Path) -> dict[str, Any]:
+    """What is noted beside the fingerprint's fields; {} where nothing is."""
+    noted = json.loads((folder / FILE_NAME).read_text(encoding="utf-8")).get("recorded")
+    return noted if isinstance(noted, dict) else {}
+
+
 def read_provenance(folder: Path) -> Provenance:
     """The record of the cache in `folder`; CacheError where there is none or it was edited."""
     path = folder / FILE_NAME

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from fercache.cache.provenance import SCHEMA
-from fercache.errors import CacheError
+from fercache.errors import CacheError, DataError
 from fercache.files import replacing
 
 
@@ -66,7 +66,10 @@ class VideoWriter:
         self.file, self.path, self.rows = file, path, 0
 
     def append(self, embedding: np.ndarray, logits: np.ndarray | None) -> None:
-        """The next rows: float (n, D) and float (n, C); CacheError where a number does not fit the stored type."""
+        """The next rows: float (n, D) and float (n, C).
+
+        DataError where a number is not finite in the stored type, CacheError where the disk does not take them.
+        """
         end = self.rows + len(embedding)
         with np.errstate(over="ignore"):
             stored = embedding.astype(self.file["embedding"].dtype)
@@ -75,7 +78,7 @@ class VideoWriter:
             bad |= ~np.isfinite(logits).all(axis=1)
         if bad.any():
             number = self.file["frame"][self.rows : end][bad][0]
-            raise CacheError(f"the embedding or the logits of frame {number} are not finite in {stored.dtype}")
+            raise DataError(f"the embedding or the logits of frame {number} are not finite in {stored.dtype}")
         with _told(self.path):
             self.file["embedding"][self.rows : end] = stored
             if logits is not None:

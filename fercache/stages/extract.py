@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fercache import runtime
-from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, write_provenance
+from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, read_recorded, write_provenance
 from fercache.cache.reader import Cache
 from fercache.cache.writer import video_writer
 from fercache.config import ExtractConfig
@@ -31,6 +31,8 @@ from fercache.models.weights import ARCHITECTURE, FrameWeights, load_weights
 log = logging.getLogger(__name__)
 
 BACKEND = "eager"
+Work = tuple[Video, FrameList]
+"""A video that is to be extracted, and its frames."""
 
 
 def extract(
@@ -46,16 +48,17 @@ def extract(
     """Write the embeddings of all videos of `manifest` that `cache` lacks; returns the cache's folder.
 
     `weights`: a run folder, a weights file, or none. A video with a frame that cannot be decoded is left out; the
-    others are finished, then DataError lists all of them. CacheError where the cache is another's.
+    others are finished, then DataError lists all of them. CacheError where the cache is another's or cannot be written.
     """
     settings = settings or ExtractConfig()
     threads = runtime.use_threads(threads)
     videos = read_manifest(manifest, task, frames=True).videos
     runtime.seed_everything(seed)
     loaded = _load(weights, settings)
+    frames = _list_frames(videos)
     provenance = _begin(cache, loaded, settings, threads)
     reader = Cache(cache)
-    work = _what_is_missing(reader, videos)
+    work = _what_is_missing(reader, videos, frames)
     total = sum(len(found.path) for _, found in work)
     log.info("%s: %d of %d videos are there; %d frames to extract", cache, len(videos) - len(work), len(videos), total)
     classes = None if loaded.classifier is None else len(loaded.classifier["bias"])
@@ -68,7 +71,7 @@ def extract(
         for video, found in work:
             try:
                 _extract_video(reader, video, found, stream, provenance, classes)
-            except (DataError, CacheError) as error:
+            except DataError as error:
                 problems += [f"{video.video_id}: left out: {line}" for line in str(error).splitlines()]
     log.info("%s: %d videos written", cache, len(work) - len({line.partition(":")[0] for line in problems}))
     raise_problems(problems, DataError)
@@ -99,25 +102,47 @@ def _begin(cache: Path, loaded: FrameWeights, settings: ExtractConfig, threads: 
         precision=runtime.resolve_precision(settings.precision, before and before.precision),
         dtype=settings.dtype,
     )
+    noted = {"backend": BACKEND, "batch_size": settings.batch_size, "threads": threads}
     if before is None:
-        recorded = {"backend": BACKEND, "batch_size": settings.batch_size, "threads": threads}
-        write_provenance(cache, provenance, recorded)
+        write_provenance(cache, provenance, noted)
     elif before.fingerprint != provenance.fingerprint:
         found = "; ".join(before.differences(provenance))
         raise CacheError(f"{cache}: holds another cache: {found}")
+    else:
+        begun = read_recorded(cache)
+        for key in ("batch_size", "threads"):
+            if begun.get(key) != noted[key]:
+                log.warning(
+                    "%s: begun with %s %s, goes on with %s: last bits may differ",
+                    cache,
+                    key,
+                    begun.get(key),
+                    noted[key],
+                )
     return provenance
 
 
-def _what_is_missing(cache: Cache, videos: Sequence[Video]) -> list[tuple[Video, FrameList]]:
-    """The videos that the cache lacks, with their frames.
-
-    Raises DataError with all that cannot be used at once: empty folders, and videos that the cache
-    has with other frames (of another data set, or from before frames were added).
-    """
-    missing, problems = [], []
+def _list_frames(videos: Sequence[Video]) -> list[FrameList]:
+    """The frames of each video; DataError with all folders that cannot be used."""
+    found, problems = [], []
     for video in videos:
         try:
-            found = video.frames()
+            found.append(video.frames())
+        except DataError as error:
+            problems += str(error).splitlines()
+    raise_problems(problems, DataError)
+    return found
+
+
+def _what_is_missing(cache: Cache, videos: Sequence[Video], frames: Sequence[FrameList]) -> list[Work]:
+    """The videos that the cache lacks, with their frames.
+
+    Raises CacheError with all files that are of another cache, or hold other frames (of another data
+    set, or from before frames were added).
+    """
+    missing, problems = [], []
+    for video, found in zip(videos, frames, strict=True):
+        try:
             if not cache.has(video.video_id):
                 missing.append((video, found))
             elif not np.array_equal(cache.frame(video.video_id), found.number):
@@ -126,9 +151,9 @@ def _what_is_missing(cache: Cache, videos: Sequence[Video]) -> list[tuple[Video,
                     f"{cache.path(video.video_id)}: its {there} frames are not the {len(found.path)} that"
                     f" {video.frames_dir} has: another data set? Remove the file to extract anew, or take another cache"
                 )
-        except (DataError, CacheError) as error:
+        except CacheError as error:
             problems += str(error).splitlines()
-    raise_problems(problems, DataError)
+    raise_problems(problems, CacheError)
     return missing
 
 
@@ -227,7 +252,7 @@ def _extract_video(
             for rows in parts:
                 failures += rows.failures.values()
                 writer.append(rows.embedding, rows.logits if classes is not None else None)
-        except CacheError:
+        except DataError:
             for _ in parts:  # the next video begins behind this one's rows
                 pass
             raise

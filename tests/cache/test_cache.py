@@ -18,7 +18,7 @@ from fercache.cache.predictions import (
 from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, write_provenance
 from fercache.cache.reader import Cache
 from fercache.cache.writer import video_writer
-from fercache.errors import CacheError
+from fercache.errors import CacheError, DataError
 from fercache.tasks import TASKS
 
 MADE_BY = Provenance("w" * 64, "c" * 64, "expr", "resnet50-vggface2", {"image_size": 112}, "fp32", "float16")
@@ -68,7 +68,7 @@ def test_a_video_without_a_face(cache):
 def test_a_file_appears_only_when_whole(cache):
     with pytest.raises(CacheError, match="2 of 3 rows"):
         write(cache, rows=2)
-    with pytest.raises(CacheError, match="frame 5 are not finite in float16"):
+    with pytest.raises(DataError, match="frame 5 are not finite in float16"):
         write(cache, value=50_000)
     with pytest.raises(KeyboardInterrupt), video_writer(cache.path("v"), "x", FRAME, 4, "float16", 7):
         raise KeyboardInterrupt

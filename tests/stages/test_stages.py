@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -115,15 +116,19 @@ def test_a_frame_does_not_depend_on_its_neighbours_in_the_batch(project, tmp_pat
     np.testing.assert_array_equal(alone.logits, together.logits)
 
 
-def test_extract_makes_only_what_is_missing(project, tmp_path):
+def test_extract_makes_only_what_is_missing(project, tmp_path, caplog):
     cache = Cache(extract(project.manifest, str(project.cnn), tmp_path / "cache", EXACT))
     before = cache.path("a").stat().st_mtime_ns
     expected = cache.read("v")
     cache.path("v").unlink()
     (tmp_path / "cache" / ".v.h5.x.partial").write_bytes(b"left by a kill")
     extract(project.manifest, str(project.cnn), tmp_path / "cache", ExtractConfig(dtype="float32", batch_size=5))
+    assert "batch_size" not in caplog.text
     assert cache.path("a").stat().st_mtime_ns == before
     np.testing.assert_array_equal(cache.read("v").embedding, expected.embedding)
+    logging.getLogger("fercache").propagate = True
+    extract(project.manifest, str(project.cnn), tmp_path / "cache", ExtractConfig(dtype="float32", batch_size=9))
+    assert "begun with batch_size 5, goes on with 9" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,7 @@ def test_another_cache_is_refused_with_what_differs(project, settings, words):
 def test_a_cache_of_other_frames_under_the_same_id_is_refused(project, tmp_path):
     for video, count in (("a", 12), ("v", 7), ("w", 2)):
         write_video(tmp_path / "set", video, range(1, count + 1))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(CacheError) as caught:
         extract(make_manifest(tmp_path), str(project.cnn), project.cache, EXACT)
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
@@ -206,8 +211,6 @@ def test_predictions_of_another_model_are_not_replaced(project, tmp_path):
 
 
 def test_videos_that_were_not_predicted_count_as_missing(project, tmp_path, caplog):
-    import logging
-
     late = tmp_path / "late.csv"
     labels = tmp_path / "late.txt"
     labels.write_text(TASKS["expr"].header + "\n" + "0\n" * 29)
