@@ -63,24 +63,21 @@ class FrameWeights:
         return network
 
 
-def load_weights(source: str) -> FrameWeights:
+def load_weights(source: str, zero_init_residual: bool = False) -> FrameWeights:
     """The weights in a run folder, a checkpoint or a VGGFace2 `.pth` file, or random ones for "none".
 
+    `zero_init_residual` says how the random ones begin (see `vggface2_resnet50`).
     Raises WeightsError naming the file and every key that is missing, left over or of another shape.
     """
     path = Path(source)
     if source == NONE:
-        return FrameWeights(_backbone_tensors(), VGGFACE2, None, None, None, None)
+        return FrameWeights(dict(vggface2_resnet50(zero_init_residual).state_dict()), VGGFACE2, None, None, None, None)
     if path.is_dir():
         return from_checkpoint(path, load_run(path, FRAME))
     content = load_tensors(path)
     if content.get("format") == FORMAT:
         return from_checkpoint(path, load_checkpoint(path, FRAME))
     return FrameWeights(_from_dag(path, content), VGGFACE2, None, None, None, None)
-
-
-def _backbone_tensors() -> Tensors:
-    return dict(vggface2_resnet50().state_dict())
 
 
 def from_checkpoint(path: Path, content: Mapping) -> FrameWeights:
@@ -117,7 +114,7 @@ def _check_finite(path: Path, tensors: Mapping) -> None:
 
 def _from_dag(path: Path, content: Mapping) -> Tensors:
     """A "dag" file of VGGFace2 (resnet50_ft_dag.pth, resnet50_scratch_dag.pth): its names become torchvision's."""
-    shapes = _shapes(_backbone_tensors())
+    shapes = _shapes(vggface2_resnet50().state_dict())
     expected = {dag_name(name): shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
     found = _shapes(content)
     # The identity classifier is dropped, but it must be there, with any number of people.

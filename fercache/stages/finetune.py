@@ -66,7 +66,7 @@ def finetune(
     data = read_manifest(manifest, task, frames=True)
     frames = _labelled_frames(data)
     runtime.seed_everything(seed)
-    weights = load_weights(settings.weights).with_image_size(settings.image_size)
+    weights = load_weights(settings.weights, settings.zero_init_residual).with_image_size(settings.image_size)
     if settings.weights == NONE:
         log.warning("weights: none; the network starts from random numbers")
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))

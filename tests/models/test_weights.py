@@ -216,6 +216,13 @@ def test_a_head_is_no_frame_network(tmp_path):
         load_checkpoint(tmp_path / "x.pt")
 
 
+def test_zero_init_residual_makes_the_blocks_identities():
+    plain, zero = load_weights("none").backbone, load_weights("none", zero_init_residual=True).backbone
+    gains = [name for name in plain if name.endswith("bn3.weight")]
+    assert len(gains) == 16
+    assert all(plain[name].min() == 1 and zero[name].abs().max() == 0 for name in gains)
+
+
 def test_random_weights_depend_on_the_seed():
     digests = []
     for seed in (0, 0, 1):
