@@ -70,7 +70,7 @@ class FinetuneConfig(TrainingConfig):
     weights: str = "none"
     """Where training starts: a weights file, a run folder, or none for random numbers."""
     zero_init_residual: bool = False
-    """Of random weights alone: each residual block begins as the identity (Goyal et al. 2017, arXiv:1706.02677, 5.1)."""
+    """Of random weights alone: each residual block begins as the identity (Goyal et al. 2017, arXiv:1706.02677)."""
     image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
     """Side of the square the network sees, in pixels."""
     crop_scale: tuple[float, float] = _value((0.2, 1.0), "two areas, 0 < least <= most <= 1")
