@@ -5,6 +5,7 @@ Legend: F present frames, D embedding, C classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,7 +57,9 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        raise CacheError(f"{path}: cannot be written: {error}") from error
+        errno = getattr(error, "errno", None)
+        reason = os.strerror(errno) if errno else str(error).splitlines()[0]
+        raise CacheError(f"{path}: cannot be written: {reason}") from error
 
 
 class VideoWriter:
