@@ -35,6 +35,9 @@ class RunError(FercacheError):
 class Stopped(Exception):
     """A signal asked to stop; what was finished is saved, and the same command goes on from there."""
 
+    EXIT_STATUS = 75
+    """Of a command that ends so (EX_TEMPFAIL of sysexits.h)."""
+
 
 def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = 20) -> None:
     """Raise `kind` with all problems at once, one a line; do nothing where there are none.

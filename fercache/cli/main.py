@@ -13,8 +13,8 @@ from fercache import __version__
 from fercache.cli import commands
 from fercache.errors import FercacheError, Stopped
 
-EXIT_PROBLEM, EXIT_STOPPED = 1, 75
-"""A problem in what was given; stopped by a signal with the state saved (EX_TEMPFAIL of sysexits.h)."""
+EXIT_PROBLEM = 1
+"""Exit status of a problem in what was given."""
 
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY),
@@ -35,7 +35,7 @@ class FercacheGroup(click.Group):
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
             click.echo(f"Stopped by {stop}: what was finished is saved; the same command goes on from there.", err=True)
-            ctx.exit(EXIT_STOPPED)
+            ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise

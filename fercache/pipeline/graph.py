@@ -15,9 +15,6 @@ from fercache.errors import FercacheError, Stopped
 
 log = logging.getLogger(__name__)
 
-STOPPED = 75
-"""Exit status of a command that a signal stopped with its state saved."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -50,7 +47,7 @@ def run_steps(steps: Sequence[Step], folder: Path) -> None:
             raise FercacheError(f"{step.words()}: {', '.join(missing)} is missing in {folder}")
         log.info("$ %s", step.words())
         status = _run(step.command, folder)
-        if status == STOPPED:
+        if status == Stopped.EXIT_STATUS:
             raise Stopped("a signal")
         if status:
             raise FercacheError(f"{step.words()}: ended with exit status {status} (in {folder})")
