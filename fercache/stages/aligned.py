@@ -32,7 +32,7 @@ class Labelled:
     labels: np.ndarray
     """int8 (N,) or (N, C)."""
     missing: int
-    """Labelled frames without a prediction (no face was found): they are not scored."""
+    """Labelled frames without a prediction (no face found, or a video not predicted): they are not scored."""
 
 
 def read_all(paths: Sequence[Path]) -> list[Predictions]:

@@ -47,8 +47,8 @@ def predict(
     """Write the predictions of the run folder `model` for a split; returns the file `out`.
 
     A head sees the own window of every present frame and gives the middle output, computed in the
-    precision it was trained in; the logits of a
-    frame network are read from the cache, which must have been extracted from that very run.
+    precision it was trained in. The logits of a frame network are read from the cache, which must
+    have been extracted from that very run.
     """
     settings = settings or PredictConfig()
     runtime.use_threads(threads)
