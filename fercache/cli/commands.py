@@ -16,6 +16,7 @@ from fercache.cli.options import (
     required,
     result_path,
 )
+from fercache.cli.weights import weights_group
 from fercache.errors import ConfigError
 from fercache.tasks import TASKS, get_task
 
@@ -259,4 +260,16 @@ def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
     click.echo(run(out, c))
 
 
-ALL = (synth, manifest_group, finetune, extract, train_temporal, predict, ensemble, evaluate, export, demo)
+ALL = (
+    synth,
+    manifest_group,
+    finetune,
+    extract,
+    train_temporal,
+    predict,
+    ensemble,
+    evaluate,
+    export,
+    weights_group,
+    demo,
+)

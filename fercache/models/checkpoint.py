@@ -18,10 +18,11 @@ from fercache.rundir import RunDir
 log = logging.getLogger(__name__)
 
 FORMAT = "fercache-checkpoint 1"
-FRAME, HEAD = "frame", "head"
-"""Kinds of network a checkpoint holds."""
+FRAME, HEAD, BACKBONE = "frame", "head", "backbone"
+"""Kinds of network a checkpoint holds; a backbone is a frame network's without its classifier."""
 _ALWAYS = ("task", "select", "train_prior", "model", "history")
 REQUIRED = {
+    BACKBONE: ("architecture", "preprocessing", "model", "source"),
     FRAME: (*_ALWAYS, "architecture", "preprocessing"),
     HEAD: (*_ALWAYS, "head", "window", "embedding_dim", "provenance", "precision"),
 }
@@ -59,20 +60,24 @@ def save_checkpoint(path: Path, kind: str, values: Mapping[str, Any]) -> None:
             raise RunError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
 
 
-def load_checkpoint(path: Path, kind: str | None = None) -> dict[str, Any]:
-    """A checkpoint of fercache, of `kind` where it is given; WeightsError otherwise."""
-    content = load_tensors(path)
+def load_checkpoint(path: Path, *kinds: str) -> dict[str, Any]:
+    """A checkpoint of fercache, of one of `kinds` where any are given; WeightsError otherwise."""
+    return check_content(path, load_tensors(path), *kinds)
+
+
+def check_content(path: Path, content: Mapping[str, Any], *kinds: str) -> dict[str, Any]:
+    """`content`, read from `path`, as a checkpoint; WeightsError where it is none, or not of `kinds`."""
     if content.get("format") != FORMAT:
         raise WeightsError(f"{path}: is no checkpoint of fercache (expected format {FORMAT!r})")
     found = content.get("kind")
-    if kind is not None and found != kind:
-        raise WeightsError(f"{path}: holds a {found} network, expected a {kind} network")
+    if kinds and found not in kinds:
+        raise WeightsError(f"{path}: holds a {found} network, expected a {' or '.join(kinds)} network")
     missing = [key for key in REQUIRED.get(found, ()) if key not in content]
     raise_problems([f"{path}: is damaged: it has no {key!r}" for key in missing], WeightsError)
-    return content
+    return dict(content)
 
 
-def load_run(folder: Path, kind: str | None = None) -> dict[str, Any]:
+def load_run(folder: Path, *kinds: str) -> dict[str, Any]:
     """The checkpoint that a run folder offers to other stages, its `best.pt`."""
     run = RunDir(folder)
     if not run.best.exists():
@@ -80,7 +85,7 @@ def load_run(folder: Path, kind: str | None = None) -> dict[str, Any]:
     wanted = run.recorded().get("epochs") if run.config.exists() else None
     if isinstance(wanted, int) and run.epochs_done() < wanted:
         log.warning("%s: the run stopped after epoch %d of %d; what it has is used", folder, run.epochs_done(), wanted)
-    return load_checkpoint(run.best, kind)
+    return load_checkpoint(run.best, *kinds)
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:

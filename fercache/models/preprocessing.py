@@ -51,6 +51,10 @@ class Preprocessing:
 
 VGGFACE2 = Preprocessing("RGB", 255.0, (131.0912, 103.8827, 91.4953), (1.0, 1.0, 1.0), 224)
 """Of the VGGFace2 ResNet50: mean of its training faces in RGB, no division (Cao et al. 2018, released models)."""
+VGGFACE = Preprocessing("RGB", 255.0, (129.1863, 104.7624, 93.5940), (1.0, 1.0, 1.0), 224)
+"""Of VGG-Face (Parkhi et al. 2015, released model)."""
+IMAGENET = Preprocessing("RGB", 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
+"""Of torchvision's ImageNet networks."""
 
 
 def prepare(frames: torch.Tensor | list[torch.Tensor], record: Preprocessing) -> torch.Tensor:
@@ -61,6 +65,15 @@ def prepare(frames: torch.Tensor | list[torch.Tensor], record: Preprocessing) ->
     if isinstance(frames, list):
         return torch.cat([prepare(frame[None], record) for frame in frames])
     return normalise(_resize(frames.float(), record.image_size), record)
+
+
+def filled(inputs: torch.Tensor, count: int) -> torch.Tensor:
+    """`inputs` (B, ...) filled up to (count, ...) by repeating the last one.
+
+    A network given the same number of frames each time gives a frame the same bits whatever its neighbours are.
+    """
+    missing = count - len(inputs)
+    return torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing > 0 else inputs
 
 
 def normalise(pixels: torch.Tensor, record: Preprocessing) -> torch.Tensor:

@@ -1,44 +1,72 @@
-"""Where a frame network's tensors come from: the released VGGFace2 files, our own runs, or random numbers.
-
-Every file is read strictly: all keys, all shapes, nothing left over. (Cutting prefixes off and
-loading with `strict=False` loads nothing and says nothing.)
-"""
+"""Where a frame network's tensors come from: released files, our own runs, torchvision's, or random numbers."""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torchvision.models import ResNet50_Weights
 
-from fercache.errors import WeightsError, raise_problems
-from fercache.models.checkpoint import FORMAT, FRAME, digest, load_checkpoint, load_run, load_tensors
-from fercache.models.preprocessing import VGGFACE2, Preprocessing
-from fercache.models.resnet import EMBEDDING_DIM, FrameNetwork, vggface2_resnet50
+from fercache.errors import ConfigError, WeightsError
+from fercache.models.checkpoint import (
+    BACKBONE,
+    FORMAT,
+    FRAME,
+    check_content,
+    digest,
+    load_run,
+    save_checkpoint,
+)
+from fercache.models.formats import (
+    COUNTER,
+    AmbiguousFormat,
+    Tensors,
+    backbone_shapes,
+    check_finite,
+    check_shapes,
+    get_format,
+    possible_formats,
+    read_file,
+    shapes_of,
+)
+from fercache.models.frame_network import ARCHITECTURES, Architecture, FrameNetwork, get_architecture
+from fercache.models.preprocessing import Preprocessing
 from fercache.tasks import TASKS
 
-ARCHITECTURE = "resnet50-vggface2"
-NONE = "none"
+log = logging.getLogger(__name__)
 
-Tensors = dict[str, torch.Tensor]
+NONE, IMAGENET = "none", "imagenet"
+"""Sources that are no file: random numbers, and torchvision's ImageNet ResNet50."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network's tensors were made from."""
+
+    format: str
+    keys: dict[str, str] = field(default_factory=dict)
+    """Name of each tensor in our network -> its key in the file."""
+    dropped_classes: int | None = None
+    """Classes of an identity or ImageNet classifier that was left out."""
 
 
 @dataclass(frozen=True)
 class FrameWeights:
     """The tensors of a frame network with what belongs to them."""
 
+    architecture: Architecture
     backbone: Tensors
     preprocessing: Preprocessing
-    classifier: Tensors | None
-    """`weight` (C, 2048) and `bias` (C,) of a fine-tuned network; None for an identity classifier or random numbers."""
-    task: str | None
+    origin: Origin
+    classifier: Tensors | None = None
+    """`weight` (C, D) and `bias` (C,) of a fine-tuned network; None for other weights."""
+    task: str | None = None
     """What the classifier tells apart."""
-    select: str | None
-    """How a fine-tuned network was chosen among its epochs: best or last."""
-    train_prior: list[float] | None
-    """Share of each class in its training labels."""
 
     @property
     def backbone_digest(self) -> str:
@@ -51,112 +79,141 @@ class FrameWeights:
         return None if self.classifier is None else digest(self.classifier)
 
     def with_image_size(self, size: int | None) -> FrameWeights:
-        """The same, preprocessing to another input size; None keeps it."""
-        return self if size is None else replace(self, preprocessing=replace(self.preprocessing, image_size=size))
+        """The same, preprocessing to another input size; None keeps it. ConfigError where the network has but one."""
+        if size in (None, self.preprocessing.image_size):
+            return self
+        if not self.architecture.any_size:
+            own = self.preprocessing.image_size
+            raise ConfigError(f"image_size: found {size}, but {self.architecture.name} works at {own} alone")
+        return replace(self, preprocessing=replace(self.preprocessing, image_size=size))
 
     def network(self, classes: int) -> FrameNetwork:
-        """The network; its classifier is the stored one where that fits `classes`, else random."""
-        network = FrameNetwork(classes)
+        """The network; its classifier is the stored one where there is one, else random with `classes` outputs."""
+        network = FrameNetwork(self.architecture, classes)
         network.backbone.load_state_dict(self.backbone)
-        if self.classifier is not None and len(self.classifier["bias"]) == classes:
+        if self.classifier is not None:
             network.classifier.load_state_dict(self.classifier)
         return network
 
 
-def load_weights(source: str, zero_init_residual: bool = False) -> FrameWeights:
-    """The weights in a run folder, a checkpoint or a VGGFace2 `.pth` file, or random ones for "none".
+def load_weights(
+    source: str, *, arch: str | None = None, form: str | None = None, zero_init_residual: bool = False
+) -> FrameWeights:
+    """The weights that `source` names: a file, a run folder, "imagenet", or "none" for random ones.
 
-    `zero_init_residual` says how the random ones begin (see `vggface2_resnet50`).
-    Raises WeightsError naming the file and every key that is missing, left over or of another shape.
+    `arch` is the family (resnet50, vggface) that they must be of, and chooses among random ones;
+    `form` is the file's format, needed where its contents do not decide. `zero_init_residual` says how
+    a random ResNet50 begins. Raises WeightsError naming the file and every key that is missing,
+    left over or of another shape; ConfigError where `arch` or `form` does not fit.
     """
-    path = Path(source)
     if source == NONE:
-        return FrameWeights(dict(vggface2_resnet50(zero_init_residual).state_dict()), VGGFACE2, None, None, None, None)
-    if path.is_dir():
-        return from_checkpoint(path, load_run(path, FRAME))
-    content = load_tensors(path)
-    if content.get("format") == FORMAT:
-        return from_checkpoint(path, load_checkpoint(path, FRAME))
-    return FrameWeights(_from_dag(path, content), VGGFACE2, None, None, None, None)
+        loaded = _random(arch, zero_init_residual)
+    elif source == IMAGENET:
+        loaded = _from_file(_imagenet_file(), "torchvision-imagenet")
+    elif Path(source).is_dir():
+        loaded = from_checkpoint(Path(source), load_run(Path(source), FRAME))
+    else:
+        loaded = _from_file(Path(source), form)
+    if form is not None and loaded.origin.format != form:
+        raise ConfigError(f"--format: found {form}, but {source} is {loaded.origin.format}")
+    if arch is not None and loaded.architecture.family != arch:
+        raise ConfigError(f"--arch: found {arch}, but {source} holds {loaded.architecture.name}")
+    return loaded
 
 
-def from_checkpoint(path: Path, content: Mapping) -> FrameWeights:
-    """The weights in a frame network's checkpoint, `content`, read from `path`; as strict as `load_weights`."""
-    if content["architecture"] != ARCHITECTURE or content["task"] not in TASKS:
-        raise WeightsError(f"{path}: holds {content['architecture']!r} of task {content['task']!r}, unknown here")
-    model = content["model"]
-    expected = FrameNetwork(len(TASKS[content["task"]].classes)).state_dict()
-    _check_tensors(path, _shapes(model), _shapes(expected))
-    _check_finite(path, model)
+def from_checkpoint(path: Path, content: Mapping[str, Any]) -> FrameWeights:
+    """The weights in a checkpoint of a frame network, or of a backbone alone; as strict as `load_weights`."""
+    architecture, task = get_architecture(content["architecture"]), content.get("task")
+    shapes = backbone_shapes(architecture.name)
+    expected = {f"backbone.{name}": shape for name, shape in shapes.items()}
+    if content["kind"] == FRAME:
+        if task not in TASKS:
+            raise WeightsError(f"{path}: is of task {task!r}, expected one of {', '.join(TASKS)}")
+        classes = len(TASKS[task].classes)
+        expected |= {"classifier.weight": (classes, architecture.embedding_dim), "classifier.bias": (classes,)}
+    check_shapes(path, architecture, shapes_of(content["model"]), expected)
+    check_finite(path, content["model"])
     parts: dict[str, Tensors] = {"backbone": {}, "classifier": {}}
-    for name, tensor in model.items():
+    for name, tensor in content["model"].items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
+    keys = {name: f"backbone.{name}" for name in shapes if not name.endswith(COUNTER)}
     return FrameWeights(
+        architecture,
         parts["backbone"],
         Preprocessing.from_plain(content["preprocessing"]),
-        parts["classifier"],
-        content["task"],
-        content["select"],
-        content["train_prior"],
+        Origin(f"fercache-{content['kind']}", keys),
+        parts["classifier"] or None,
+        task,
     )
 
 
-def _shapes(tensors: Mapping) -> dict[str, tuple]:
-    """Name -> shape; () for what is no tensor."""
-    return {name: tuple(value.shape) if isinstance(value, torch.Tensor) else () for name, value in tensors.items()}
-
-
-def _check_finite(path: Path, tensors: Mapping) -> None:
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    raise_problems([f"{path}: {name}: holds numbers that are not finite" for name in broken], WeightsError)
-
-
-def _from_dag(path: Path, content: Mapping) -> Tensors:
-    """A "dag" file of VGGFace2 (resnet50_ft_dag.pth, resnet50_scratch_dag.pth): its names become torchvision's."""
-    shapes = _shapes(vggface2_resnet50().state_dict())
-    expected = {dag_name(name): shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
-    found = _shapes(content)
-    # The identity classifier is dropped, but it must be there, with any number of people.
-    people = (found.get("classifier.bias") or (0,))[0]
-    expected |= {"classifier.weight": (people, EMBEDDING_DIM, 1, 1), "classifier.bias": (people,)}
-    _check_tensors(path, found, expected)
-    _check_finite(path, content)
-    return {
-        name: torch.tensor(0) if name.endswith("num_batches_tracked") else content[dag_name(name)].float()
-        for name in shapes
+def save_backbone(path: Path, weights: FrameWeights, source: Path) -> None:
+    """Write the backbone alone, with its record and what it was made from."""
+    made_from = {
+        "file": source.name,
+        "sha256": None if source.is_dir() else hashlib.sha256(source.read_bytes()).hexdigest(),
+        "format": weights.origin.format,
+        "dropped_classes": weights.origin.dropped_classes,
     }
+    content = {
+        "architecture": weights.architecture.name,
+        "preprocessing": weights.preprocessing.as_plain(),
+        "model": {f"backbone.{name}": tensor for name, tensor in weights.backbone.items()},
+        "digest": weights.backbone_digest,
+        "source": made_from,
+    }
+    save_checkpoint(path, BACKBONE, content)
 
 
-def dag_name(name: str) -> str:
-    """The dag file's name of a torchvision ResNet50 tensor: layer1.0.conv1.weight -> conv2_1_1x1_reduce.weight."""
-    stem = re.fullmatch(r"(conv1|bn1)\.(\w+)", name)
-    if stem:
-        return f"conv1_7x7_s2{'_bn' if stem[1] == 'bn1' else ''}.{stem[2]}"
-    match = re.fullmatch(r"layer(\d)\.(\d)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(\w+)", name)
-    if not match:
-        raise ValueError(f"{name} is no tensor of ResNet50")
-    layer, block, kind, place, projection, tensor = match.groups()
-    if projection is not None:
-        part, norm = "1x1_proj", projection == "1"
-    else:
-        part, norm = {"1": "1x1_reduce", "2": "3x3", "3": "1x1_increase"}[place], kind == "bn"
-    return f"conv{int(layer) + 1}_{int(block) + 1}_{part}{'_bn' if norm else ''}.{tensor}"
+def _from_file(path: Path, form: str | None) -> FrameWeights:
+    content, pickled = read_file(path)
+    if content.get("format") == FORMAT:
+        return from_checkpoint(path, check_content(path, content, FRAME, BACKBONE))
+    possible = possible_formats(path, content, pickled)
+    if form is not None:
+        possible = (get_format(form),)
+    if len(possible) > 1:
+        classes = shapes_of(content).get("fc.bias", ("?",))[0]
+        names = tuple(choice.name for choice in possible)
+        raise AmbiguousFormat(
+            f"{path}: has torchvision's names, under which several networks go that compute different things and that"
+            f" no key tells apart (its classifier has {classes} classes: ImageNet has 1000, VGGFace2 8631); say which"
+            f" by --format: {', '.join(names)}",
+            names,
+        )
+    tensors, keys, classes = possible[0].tensors(path, content)
+    architecture = possible[0].architecture
+    return FrameWeights(architecture, tensors, architecture.preprocessing, Origin(possible[0].name, keys, classes))
 
 
-def _check_tensors(path: Path, found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
-    """Raise WeightsError unless names and shapes are the expected ones."""
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    problems = [
-        f"{path}: {len(names)} tensors are {what} for the VGGFace2 ResNet50: {', '.join(names[:5])}"
-        + (", ..." if len(names) > 5 else "")
-        for what, names in (("missing", missing), ("too many", unexpected))
-        if names
-    ]
-    problems += [
-        f"{path}: {name}: found shape {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    raise_problems(problems, WeightsError)
+def _random(arch: str | None, zero_init_residual: bool) -> FrameWeights:
+    families = {a.family: a for a in reversed(ARCHITECTURES.values())}
+    family = arch or next(iter(ARCHITECTURES.values())).family
+    if family not in families:
+        raise ConfigError(f"--arch: found {family!r}, expected one of {', '.join(sorted(families))}")
+    architecture = families[family]
+    if zero_init_residual and architecture.first_norm is None:
+        raise ConfigError(f"zero_init_residual: {architecture.name} has no residual blocks")
+    network = architecture.build(zero_init_residual) if zero_init_residual else architecture.build()
+    return FrameWeights(architecture, dict(network.state_dict()), architecture.preprocessing, Origin(NONE))
+
+
+def _imagenet_file() -> Path:
+    """torchvision's file in torch's own folder of such files; fetched where it is not there.
+
+    WeightsError where that fails, saying where to put it: compute nodes often have no network.
+    """
+    url = ResNet50_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        log.info("%s: is not there and is fetched", path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+        except (OSError, RuntimeError) as error:  # no network, or another checksum
+            raise WeightsError(
+                f"imagenet: {path} is not there and could not be fetched from {url} ({error});"
+                " on a machine without network, put the file there"
+            ) from error
+    return path

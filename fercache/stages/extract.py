@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from fercache import runtime
 from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, read_recorded, write_provenance
@@ -24,9 +23,9 @@ from fercache.data.frames import FrameList
 from fercache.data.manifest import Video, read_manifest
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
 from fercache.files import contents
-from fercache.models.preprocessing import Preprocessing, prepare
-from fercache.models.resnet import EMBEDDING_DIM
-from fercache.models.weights import ARCHITECTURE, FrameWeights, load_weights
+from fercache.models.frame_network import FrameNetwork
+from fercache.models.preprocessing import Preprocessing, filled, prepare
+from fercache.models.weights import FrameWeights, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,9 @@ def extract(
 ) -> Path:
     """Write the embeddings of all videos of `manifest` that `cache` lacks; returns the cache's folder.
 
-    `weights`: a run folder, a weights file, or none. A video with a frame that cannot be decoded is left out; the
-    others are finished, then DataError lists all of them. CacheError where the cache is another's or cannot be written.
+    `weights`: a run folder, a weights file, imagenet or none. A video with a frame that cannot be decoded is left out;
+    the others are finished, then DataError lists all of them. CacheError where the cache is another's or cannot be
+    written.
     """
     settings = settings or ExtractConfig()
     threads = runtime.use_threads(threads)
@@ -64,13 +64,13 @@ def extract(
     classes = None if loaded.classifier is None else len(loaded.classifier["bias"])
     network = loaded.network(classes or 1).to(runtime.device(), memory_format=torch.channels_last).eval()
     extractor = Extractor(network, loaded.preprocessing, provenance.precision, settings.batch_size)
-    problems = []
+    dim, problems = loaded.architecture.embedding_dim, []
     with runtime.stop_signals() as stop:
         paths = [path for _, found in work for path in found.path]
         stream = _RowStream(extractor.run(paths, runtime.decoding_workers(settings.workers), stop))
         for video, found in work:
             try:
-                _extract_video(reader, video, found, stream, provenance, classes)
+                _extract_video(reader, video, found, stream, provenance, dim, classes)
             except DataError as error:
                 problems += [f"{video.video_id}: left out: {line}" for line in str(error).splitlines()]
     log.info("%s: %d videos written", cache, len(work) - len({line.partition(":")[0] for line in problems}))
@@ -97,7 +97,7 @@ def _begin(cache: Path, loaded: FrameWeights, settings: ExtractConfig, threads: 
         weights=loaded.backbone_digest,
         classifier=loaded.classifier_digest,
         task=loaded.task,
-        architecture=ARCHITECTURE,
+        architecture=loaded.architecture.name,
         preprocessing=loaded.preprocessing.as_plain(),
         precision=runtime.resolve_precision(settings.precision, before and before.precision),
         dtype=settings.dtype,
@@ -185,7 +185,7 @@ class Extractor:
     through the network each time, so that a frame's bits do not depend on its place.
     """
 
-    network: nn.Module
+    network: FrameNetwork
     record: Preprocessing
     precision: str
     batch_size: int
@@ -204,24 +204,17 @@ class Extractor:
         count = len(batch.index) + len(batch.failures)
         first = min([*batch.index.tolist(), *batch.failures])
         failures = {index - first: text for index, text in batch.failures.items()}
-        embedding = np.zeros((count, EMBEDDING_DIM), np.float32)
-        logits = np.zeros((count, self.network.classifier.out_features), np.float32)
+        classifier = self.network.classifier
+        embedding = np.zeros((count, classifier.in_features), np.float32)
+        logits = np.zeros((count, classifier.out_features), np.float32)
         if len(batch.index):
-            inputs = self._full(prepare(batch.to(runtime.device()), self.record))
+            inputs = filled(prepare(batch.to(runtime.device()), self.record), self.batch_size)
             with runtime.autocast(self.precision):
-                embedded = self.network.embed(inputs)  # (batch_size, D)
-            # The classifier costs nothing and is computed in float32, from float32.
-            embedded = embedded.float()
+                embedded = self.network.embed(inputs.contiguous(memory_format=torch.channels_last))  # (batch_size, D)
             kept = batch.index.numpy() - first
-            embedding[kept] = embedded[: len(kept)].cpu().numpy()
-            logits[kept] = self.network.classifier(embedded)[: len(kept)].cpu().numpy()
+            embedding[kept] = embedded[: len(kept)].float().cpu().numpy()
+            logits[kept] = self.network.classify(embedded)[: len(kept)].cpu().numpy()
         return Rows(embedding, logits, failures)
-
-    def _full(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(batch_size, 3, S, S), channels last; missing rows repeat the last one."""
-        missing = self.batch_size - len(inputs)
-        filled = torch.cat([inputs, inputs[-1:].expand(missing, -1, -1, -1)]) if missing else inputs
-        return filled.contiguous(memory_format=torch.channels_last)
 
 
 class _RowStream:
@@ -241,13 +234,19 @@ class _RowStream:
 
 
 def _extract_video(
-    cache: Cache, video: Video, found: FrameList, stream: _RowStream, provenance: Provenance, classes: int | None
+    cache: Cache,
+    video: Video,
+    found: FrameList,
+    stream: _RowStream,
+    provenance: Provenance,
+    dim: int,
+    classes: int | None,
 ) -> None:
     """Write one video's file; DataError with all of its frames that could not be decoded."""
     path = cache.path(video.video_id)
     failures: list[str] = []
     parts = stream.take(len(found.path))
-    with video_writer(path, provenance.fingerprint, found.number, EMBEDDING_DIM, provenance.dtype, classes) as writer:
+    with video_writer(path, provenance.fingerprint, found.number, dim, provenance.dtype, classes) as writer:
         try:
             for rows in parts:
                 failures += rows.failures.values()

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from fercache.errors import ConfigError, WeightsError
+from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
 from fercache.models.heads import HEADS, MiddleOutput, get_head, sinusoidal_encoding
 from fercache.models.preprocessing import VGGFACE2, Preprocessing, prepare
-from fercache.models.resnet import FrameNetwork
 
 RANDOM = torch.Generator().manual_seed(0)
 
@@ -17,7 +17,7 @@ RANDOM = torch.Generator().manual_seed(0)
 @pytest.fixture(scope="module")
 def frame_network():
     torch.manual_seed(0)
-    return FrameNetwork(7).eval()
+    return FrameNetwork(ARCHITECTURES["resnet50-vggface2"], 7).eval()
 
 
 @pytest.fixture(params=sorted(HEADS))

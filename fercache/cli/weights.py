@@ -1,0 +1,47 @@
+"""`fercache weights`: what a weights file is, and a safe copy of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fercache.cli.options import PATH
+
+format_option = click.option(
+    "--format", "form", metavar="NAME", help="The file's format, where its contents do not decide (see the message)."
+)
+
+
+@click.group("weights")
+def weights_group() -> None:
+    """Look into weights files, and convert them."""
+
+
+@weights_group.command("inspect")
+@click.argument("source", metavar="FILE|RUN|imagenet")
+@click.option("--faces", type=PATH, metavar="DIR|MANIFEST", help="Faces for the self-test; left out: drawn ones.")
+@format_option
+def inspect(source: str, faces: Path | None, form: str | None) -> None:
+    """Print what a weights file holds, and test which preprocessing it was trained with.
+
+    Format, architecture, digest, preprocessing and the mapping of every key; then the statistics behind the first
+    convolution, on faces prepared in each way that is in use, against those that the file kept from its training.
+    """
+    from fercache.stages.weights import describe, inspect_weights
+
+    click.echo(describe(inspect_weights(source, faces=faces, form=form)))
+
+
+@weights_group.command("convert")
+@click.argument("source", metavar="FILE|RUN", type=PATH)
+@click.argument("out", type=PATH)
+@format_option
+def convert(source: Path, out: Path, form: str | None) -> None:
+    """Write the backbone of FILE to OUT as tensors with their record, which every command takes.
+
+    The classifier is left out, so that the backbone of a fine-tuned run can begin another task.
+    """
+    from fercache.stages.weights import convert_weights
+
+    click.echo(convert_weights(source, out, form=form))

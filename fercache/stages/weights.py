@@ -1,0 +1,191 @@
+"""What a weights file is, and a safe copy of it.
+
+Legend: N faces, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fercache.data.frames import decode
+from fercache.data.manifest import read_manifest
+from fercache.data.synth import SynthSettings, synthesise
+from fercache.errors import DataError, WeightsError, raise_problems
+from fercache.models.formats import AmbiguousFormat
+from fercache.models.preprocessing import Preprocessing
+from fercache.models.selftest import SelfTest, self_test
+from fercache.models.weights import FrameWeights, load_weights, save_backbone
+
+log = logging.getLogger(__name__)
+
+FACES = 256
+"""Faces the self-test looks at, at most."""
+IMAGES = (".jpg", ".jpeg", ".png")
+CANNOT = """\
+What this cannot show: anything behind the first batch norm (padding, strides, the size and the crop of the faces); a
+wrong mean of a few grey levels; nor a difference that faces unlike those of the training hide. A file whose own
+statistics were never trained, or were reset, tells nothing."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a weights file."""
+
+    source: str
+    weights: FrameWeights
+    undecided: tuple[str, ...]
+    """Formats among which the contents do not decide; () where they do."""
+    test: SelfTest | None
+    """None where the first convolution has no batch norm."""
+    faces: str
+    """Which faces the self-test looked at."""
+
+
+def inspect_weights(source: str, *, faces: Path | None = None, form: str | None = None) -> Inspection:
+    """Read a weights file or run folder, and test its preprocessing on faces.
+
+    `faces`: a folder of face crops, at any depth, or a manifest; None draws some. `form`: the file's
+    format where its contents do not decide; without it such a file is inspected as it is.
+    """
+    undecided: tuple[str, ...] = ()
+    try:
+        weights = load_weights(source, form=form)
+    except AmbiguousFormat as error:
+        undecided = error.formats
+        weights = load_weights(source, form=undecided[0])
+    architecture = weights.architecture
+    if architecture.first_norm is None:
+        return Inspection(source, weights, undecided, None, "")
+    frames, words = _read_faces(faces) if faces else _drawn_faces()
+    layers = dict(weights.network(1).backbone.named_modules())
+    conv, norm = layers[architecture.first_conv], layers[architecture.first_norm]
+    test = self_test(conv, norm, frames, weights.preprocessing.image_size)
+    return Inspection(source, weights, undecided, test, words)
+
+
+def convert_weights(source: Path, out: Path, *, form: str | None = None) -> Path:
+    """Write the backbone of a weights file or run folder as a file of fercache's own, with its record; returns `out`.
+
+    A classifier is left out. WeightsError where `out` holds something else already.
+    """
+    weights = load_weights(str(source), form=form)
+    if out.exists():
+        there = load_weights(str(out))
+        if (there.backbone_digest, there.preprocessing) != (weights.backbone_digest, weights.preprocessing):
+            raise WeightsError(f"{out}: exists and holds other weights; remove it, or choose another name")
+        log.info("%s: is there already", out)
+        return out
+    save_backbone(out, weights, source)
+    return out
+
+
+def describe(inspection: Inspection) -> str:
+    """The inspection as text: every key, then the facts, then the self-test."""
+    weights = inspection.weights
+    keys = weights.origin.keys
+    width = max(map(len, keys.values()), default=0)
+    lines = [f"{key:<{width}}  -> {name:<44} {tuple(weights.backbone[name].shape)}" for name, key in keys.items()]
+    dropped = weights.origin.dropped_classes
+    classes = "none" if dropped is None else f"{dropped}, dropped"
+    if weights.classifier is not None:
+        classes = f"{len(weights.classifier['bias'])} of task {weights.task}"
+    facts = {
+        "file": inspection.source,
+        "format": " or ".join(inspection.undecided) or weights.origin.format,
+        "architecture": "depends on the format" if inspection.undecided else weights.architecture.name,
+        "tensors": f"{len(keys)} of the backbone",
+        "classifier": f"classes: {classes}",
+        "digest": "depends on the format" if inspection.undecided else weights.backbone_digest,
+        "preprocessing": "depends on the format" if inspection.undecided else _preprocessing(weights.preprocessing),
+    }
+    lines += ["", *(f"{name:<14} {value}" for name, value in facts.items()), ""]
+    if inspection.test is None:
+        lines.append(f"No self-test: {weights.architecture.name} has no batch norm, so the file keeps no statistics.")
+    else:
+        lines += _test_lines(inspection, inspection.test)
+    return "\n".join(lines)
+
+
+def _test_lines(inspection: Inspection, test: SelfTest) -> list[str]:
+    """The candidates, what they tell, and what they cannot."""
+    lines = [f"Self-test on {test.faces} faces ({inspection.faces}): statistics behind the first convolution", ""]
+    lines.append(f"  {'prepared as':<36}  distance (nats a channel)")
+    lines += [f"  {one!s:<36}  {d:9.4f}" for one, d in zip(test.candidates, test.distances, strict=True)]
+    lines += ["", f"Best: {test.candidates[0]}; the next is {test.margin:.4f} worse."]
+    expected = None if inspection.undecided else _axes(inspection.weights.preprocessing)
+    for choice in test.choices:
+        verdict = "told" if choice.told else "not told by these faces"
+        line = (
+            f"  {choice.axis:<5} {choice.best:<22} {choice.rival} is {choice.margin:.4f} worse,"
+            f" in {choice.share:.0%} of resamples: {verdict}"
+        )
+        if expected and choice.told and expected[choice.axis] != choice.best:
+            line += f"; the record says {expected[choice.axis]}: DO NOT TRUST THIS FILE before you know why"
+        lines.append(line)
+    if inspection.undecided:
+        lines.append(f"These statistics speak for --format {_speaks_for(test)}; they cannot see padding and strides.")
+    return [*lines, "", CANNOT]
+
+
+def _axes(record: Preprocessing) -> dict[str, str]:
+    """A record in the words of the candidates."""
+    plain = "minus mean" if any(record.mean) else "no mean"
+    mean = plain if record.std == (1.0, 1.0, 1.0) else "ImageNet mean and std"
+    return {"order": record.channels, "scale": "0-255" if record.range == 255 else "0-1", "mean": mean}
+
+
+def _speaks_for(test: SelfTest) -> str:
+    best = test.candidates[0]
+    if best.scale == "0-1":
+        return "torchvision-imagenet"
+    return "torchvision-vggface2" + ("-bgr" if best.order == "BGR" else "")
+
+
+def _preprocessing(record: Preprocessing) -> str:
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (record.mean, record.std))
+    return f"{record.channels}, 0-{record.range:g}, minus ({mean}), over ({std}), {record.image_size} px"
+
+
+def _read_faces(source: Path) -> tuple[list[torch.Tensor], str]:
+    """Faces spread evenly over a folder or a manifest; DataError with all that cannot be decoded."""
+    if source.is_dir():
+        found = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(source)
+            for name in names
+            if name.lower().endswith(IMAGES)
+        )
+    else:
+        found = [path for video in read_manifest(source, frames=True).videos for path in video.frames().path]
+    if len(found) < 2:
+        raise DataError(f"{source}: has {len(found)} images, expected at least 2 faces")
+    return _decode(found), str(source)
+
+
+def _drawn_faces() -> tuple[list[torch.Tensor], str]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SynthSettings(train=52, validation=0, test=0, seconds=1, fps=5)
+        drawn = synthesise(Path(folder) / "faces", settings)
+        frames = _decode(sorted(map(str, drawn.rglob("*.jpg"))))
+    return frames, "drawn ones, whose colours are not those of photographs: --faces takes real ones"
+
+
+def _decode(paths: Sequence[str]) -> list[torch.Tensor]:
+    """At most `FACES` of the images, spread evenly, as uint8 (3, H, W)."""
+    chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(FACES, len(paths))).round().astype(int)]
+    frames, problems = [], []
+    for path in chosen:
+        try:
+            frames.append(torch.from_numpy(decode(path).copy()).permute(2, 0, 1))
+        except DataError as error:
+            problems.append(str(error))
+    raise_problems(problems, DataError)
+    return frames
