@@ -87,8 +87,10 @@ class FrameWeights:
             raise ConfigError(f"image_size: found {size}, but {self.architecture.name} works at {own} alone")
         return replace(self, preprocessing=replace(self.preprocessing, image_size=size))
 
-    def network(self, classes: int) -> FrameNetwork:
-        """The network; its classifier is the stored one where there is one, else random with `classes` outputs."""
+    def network(self, classes: int = 1) -> FrameNetwork:
+        """The network with its own classifier; where it has none, with a random one of `classes` outputs."""
+        if self.classifier is not None:
+            classes = len(self.classifier["bias"])
         network = FrameNetwork(self.architecture, classes)
         network.backbone.load_state_dict(self.backbone)
         if self.classifier is not None:

@@ -62,7 +62,7 @@ def extract(
     total = sum(len(found.path) for _, found in work)
     log.info("%s: %d of %d videos are there; %d frames to extract", cache, len(videos) - len(work), len(videos), total)
     classes = None if loaded.classifier is None else len(loaded.classifier["bias"])
-    network = loaded.network(classes or 1).to(runtime.device(), memory_format=torch.channels_last).eval()
+    network = loaded.network().to(runtime.device(), memory_format=torch.channels_last).eval()
     extractor = Extractor(network, loaded.preprocessing, provenance.precision, settings.batch_size)
     dim, problems = loaded.architecture.embedding_dim, []
     with runtime.stop_signals() as stop:

@@ -15,9 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fercache.data.annotations import labelled
 from fercache.data.frames import decode
 from fercache.data.manifest import read_manifest
-from fercache.data.synth import SynthSettings, synthesise
+from fercache.data.synth.settings import SynthSettings, plan_videos
+from fercache.data.synth.writer import FRAMES as DRAWN
+from fercache.data.synth.writer import write_video
 from fercache.errors import DataError, WeightsError, raise_problems
 from fercache.models.formats import AmbiguousFormat
 from fercache.models.preprocessing import Preprocessing
@@ -65,7 +68,7 @@ def inspect_weights(source: str, *, faces: Path | None = None, form: str | None 
     if architecture.first_norm is None:
         return Inspection(source, weights, undecided, None, "")
     frames, words = _read_faces(faces) if faces else _drawn_faces()
-    layers = dict(weights.network(1).backbone.named_modules())
+    layers = dict(weights.network().backbone.named_modules())
     conv, norm = layers[architecture.first_conv], layers[architecture.first_norm]
     test = self_test(conv, norm, frames, weights.preprocessing.image_size)
     return Inspection(source, weights, undecided, test, words)
@@ -156,25 +159,36 @@ def _preprocessing(record: Preprocessing) -> str:
 
 def _read_faces(source: Path) -> tuple[list[torch.Tensor], str]:
     """Faces spread evenly over a folder or a manifest; DataError with all that cannot be decoded."""
-    if source.is_dir():
-        found = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(source)
-            for name in names
-            if name.lower().endswith(IMAGES)
-        )
-    else:
-        found = [path for video in read_manifest(source, frames=True).videos for path in video.frames().path]
+    found = _images(source) if source.is_dir() else _manifest_faces(source)
     if len(found) < 2:
         raise DataError(f"{source}: has {len(found)} images, expected at least 2 faces")
     return _decode(found), str(source)
 
 
+def _images(folder: Path) -> list[str]:
+    places = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    return sorted(place for place in places if place.lower().endswith(IMAGES))
+
+
+def _manifest_faces(source: Path) -> list[str]:
+    """The labelled frames of a manifest, which a network is trained on; all of them where none is labelled."""
+    data = read_manifest(source, frames=True)
+    every, chosen = [], []
+    for video in data.videos:
+        frames = video.frames()
+        counts = labelled(video.labels(data.task), data.task)[frames.number - 1]
+        every += frames.path
+        chosen += [path for path, counted in zip(frames.path, counts, strict=True) if counted]
+    return chosen or every
+
+
 def _drawn_faces() -> tuple[list[torch.Tensor], str]:
     with tempfile.TemporaryDirectory() as folder:
         settings = SynthSettings(train=52, validation=0, test=0, seconds=1, fps=5)
-        drawn = synthesise(Path(folder) / "faces", settings)
-        frames = _decode(sorted(map(str, drawn.rglob("*.jpg"))))
+        (Path(folder) / DRAWN).mkdir()
+        for video in plan_videos(settings):
+            write_video(Path(folder), settings, video)
+        frames = _decode(_images(Path(folder)))
     return frames, "drawn ones, whose colours are not those of photographs: --faces takes real ones"
 
 
