@@ -16,7 +16,7 @@ from fercache.files import PARTIAL, contents, write_text
 log = logging.getLogger(__name__)
 
 
-PLACES = ("manifest", "cache", "weights", "workers")
+PLACES = ("manifest", "cache", "weights", "weights_format", "workers", "save_minutes")
 """Values that are recorded and change no result: where things lay (their digests stand beside), who decoded."""
 
 

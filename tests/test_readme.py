@@ -65,7 +65,10 @@ def test_files_that_are_named_exist():
 
 
 def test_the_environment_variable_of_slurm_is_the_one_that_is_read():
-    assert "SLURM_CPUS_PER_TASK" in TEXT and "SLURM_CPUS_PER_TASK" in (ROOT / "fercache" / "runtime.py").read_text()
+    assert (
+        "SLURM_CPUS_PER_TASK" in TEXT
+        and "SLURM_CPUS_PER_TASK" in (ROOT / "fercache" / "runtime" / "machine.py").read_text()
+    )
 
 
 @pytest.mark.slow

@@ -10,11 +10,13 @@ from fercache.cli.options import (
     PATH,
     cache_option,
     config_options,
+    format_option,
     manifest_option,
     out_option,
     read_config,
     required,
     result_path,
+    say,
 )
 from fercache.cli.weights import weights_group
 from fercache.errors import ConfigError
@@ -73,24 +75,37 @@ def affwild2(
 @click.command()
 @manifest_option
 @out_option("The run folder; left out: OUT/cnn in the config's `out`.")
-@click.option("--weights", metavar="FILE|RUN|none", help="Where training starts; none means random numbers.")
+@click.option("--weights", metavar="FILE|RUN|imagenet|none", help="Where training starts; none means random numbers.")
+@click.option("--arch", metavar="NAME", help="resnet50 or vggface; left out: the weights' own.")
+@format_option("weights_format")
 @config_options
 def finetune(
-    manifest: str | None, out: Path | None, weights: str | None, config: str | None, sets: tuple[str, ...]
+    manifest: str | None,
+    out: Path | None,
+    weights: str | None,
+    arch: str | None,
+    weights_format: str | None,
+    config: str | None,
+    sets: tuple[str, ...],
 ) -> None:
-    """Stage one: fine-tune the ResNet50 on labelled frames."""
-    c = read_config(config, "finetune", sets, manifest=manifest, weights=weights)
+    """Stage one: fine-tune a frame network on labelled frames.
+
+    On several GPUs: torchrun --nproc-per-node N -m fercache finetune ...
+    """
+    given = {"weights": weights, "arch": arch, "weights_format": weights_format}
+    c = read_config(config, "finetune", sets, manifest=manifest, **given)
     source, target = required(c.manifest, "--manifest", "manifest"), result_path(out, c, "cnn")
     from fercache.stages.finetune import finetune as stage
 
-    click.echo(stage(source, target, c.finetune, task=c.task, seed=c.seed, threads=c.threads))
+    say(stage(source, target, c.finetune, task=c.task, seed=c.seed, threads=c.threads))
 
 
 @click.command()
 @manifest_option
 @cache_option
-@click.option("--weights", metavar="RUN|FILE|none", help="A run folder or a weights file; left out: OUT/cnn.")
-@click.option("--precision", help="auto, fp32 or bf16: what the network computes in.")
+@click.option("--weights", metavar="RUN|FILE|imagenet|none", help="A run folder or weights file; left out: OUT/cnn.")
+@format_option("weights_format")
+@click.option("--precision", help="auto, fp32, bf16 or fp16: what the network computes in.")
 @click.option("--dtype", help="float16 or float32: what embeddings are stored in.")
 @click.option("--batch-size", type=int, help="Frames a pass of the network.")
 @config_options
@@ -98,6 +113,7 @@ def extract(
     manifest: str | None,
     cache: str | None,
     weights: str | None,
+    weights_format: str | None,
     precision: str | None,
     dtype: str | None,
     batch_size: int | None,
@@ -105,7 +121,8 @@ def extract(
     sets: tuple[str, ...],
 ) -> None:
     """Stage one: write the embedding of every frame of every video into the cache."""
-    given = {"weights": weights, "precision": precision, "dtype": dtype, "batch_size": batch_size}
+    given = {"weights": weights, "weights_format": weights_format, "precision": precision, "dtype": dtype}
+    given |= {"batch_size": batch_size}
     c = read_config(config, "extract", sets, manifest=manifest, cache=cache, **given)
     source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
     chosen = c.extract.weights or str(required(c.out, "--weights", "out") / "cnn")
@@ -136,7 +153,7 @@ def train_temporal(
     target = result_path(out, c, c.train_temporal.head)
     from fercache.stages.train_temporal import train_temporal as stage
 
-    click.echo(stage(source, folder, target, c.train_temporal, task=c.task, seed=c.seed, threads=c.threads))
+    say(stage(source, folder, target, c.train_temporal, task=c.task, seed=c.seed, threads=c.threads))
 
 
 @click.command()

@@ -12,6 +12,7 @@ import click
 from fercache import __version__
 from fercache.cli import commands
 from fercache.errors import FercacheError, Stopped
+from fercache.runtime import ranks
 
 EXIT_PROBLEM = 1
 """Exit status of a problem in what was given."""
@@ -31,16 +32,26 @@ class FercacheGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FercacheError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"{_rank()}Error: {error}", err=True)
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
-            click.echo(f"Stopped by {stop}: what was finished is saved; the same command goes on from there.", err=True)
+            said = f"Stopped by {stop}: what was finished is saved; the same command goes on from there."
+            click.echo(f"{_rank()}{said}", err=True)
             ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            click.echo(f"Error: {error.filename or 'writing'}: {error.strerror}", err=True)
+            click.echo(f"{_rank()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
             ctx.exit(EXIT_PROBLEM)
+
+
+def _rank() -> str:
+    """Who speaks, where several ranks may."""
+    try:
+        here = ranks()
+    except FercacheError:
+        return ""
+    return f"[rank {here.rank}] " if here.count > 1 else ""
 
 
 class _BarSafeHandler(logging.Handler):
@@ -57,7 +68,8 @@ def _set_up_logging() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("fercache")
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
+    # What the first rank says holds for all; the others tell of errors only.
+    logger.setLevel(logging.INFO if ranks().first else logging.ERROR)
     logger.propagate = False
 
 

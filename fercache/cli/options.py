@@ -10,6 +10,7 @@ import click
 
 from fercache.config import Config, load_config
 from fercache.errors import ConfigError
+from fercache.runtime import ranks
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,6 +23,12 @@ cache_option = click.option("--cache", metavar="DIR", help="The cache's folder."
 def out_option(words: str) -> Callable[[Command], Command]:
     """The option that names the result itself."""
     return click.option("-o", "--out", type=PATH, metavar="PATH", help=words)
+
+
+def format_option(name: str) -> Callable[[Command], Command]:
+    """`--format`, given to the command as `name`."""
+    words = "The weights file's format, where its contents do not decide (the message then lists the formats)."
+    return click.option("--format", name, metavar="NAME", help=words)
 
 
 def config_options(command: Command) -> Command:
@@ -44,6 +51,12 @@ def config_options(command: Command) -> Command:
 def read_config(source: str | None, section: str | None, sets: Sequence[str], **options: Any) -> Config:  # noqa: ANN401
     """The config with the command's options in it."""
     return load_config(source, section, sets, options)
+
+
+def say(result: object) -> None:
+    """Print a command's result; of several ranks only the first does."""
+    if ranks().first:
+        click.echo(result)
 
 
 def required(value: str | Path | None, option: str, key: str) -> Path:

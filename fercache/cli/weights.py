@@ -6,11 +6,7 @@ from pathlib import Path
 
 import click
 
-from fercache.cli.options import PATH
-
-format_option = click.option(
-    "--format", "form", metavar="NAME", help="The file's format, where its contents do not decide (see the message)."
-)
+from fercache.cli.options import PATH, format_option
 
 
 @click.group("weights")
@@ -21,7 +17,7 @@ def weights_group() -> None:
 @weights_group.command("inspect")
 @click.argument("source", metavar="FILE|RUN|imagenet")
 @click.option("--faces", type=PATH, metavar="DIR|MANIFEST", help="Faces for the self-test; left out: drawn ones.")
-@format_option
+@format_option("form")
 def inspect(source: str, faces: Path | None, form: str | None) -> None:
     """Print what a weights file holds, and test which preprocessing it was trained with.
 
@@ -36,7 +32,7 @@ def inspect(source: str, faces: Path | None, form: str | None) -> None:
 @weights_group.command("convert")
 @click.argument("source", metavar="FILE|RUN", type=PATH)
 @click.argument("out", type=PATH)
-@format_option
+@format_option("form")
 def convert(source: Path, out: Path, form: str | None) -> None:
     """Write the backbone of FILE to OUT as tensors with their record, which every command takes.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fercache.errors import ConfigError, raise_problems
 from fercache.tasks import get_task
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def _check(config: object, **conditions: bool) -> None:
@@ -34,9 +34,9 @@ class TrainingConfig:
     epochs: int = _value(10, "at least 1")
     """Passes over the training split."""
     batch_size: int = _value(96, "at least 1")
-    """Frames (finetune) or windows (train_temporal) a step."""
+    """Frames (finetune) or windows (train_temporal) a step, over all ranks together; an epoch's are dealt evenly."""
     lr: float = _value(5e-4, "above 0")
-    """Learning rate of the first epoch."""
+    """Learning rate of the first epoch, after the warm-up."""
     momentum: float = _value(0.9, "from 0 to below 1")
     """Momentum of SGD."""
     weight_decay: float = _value(5e-4, "at least 0")
@@ -45,8 +45,24 @@ class TrainingConfig:
     """Epochs after which the learning rate is multiplied by `gamma`."""
     gamma: float = _value(0.1, "above 0")
     """Factor of the learning rate at each milestone."""
+    schedule: Literal["step", "cosine"] = "step"
+    """step: by milestones and gamma; cosine: half a cosine down to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983)."""
+    warmup: float = _value(0.0, "at least 0 and below epochs")
+    """Epochs, or parts of one, in which the rate rises in a straight line (Goyal et al. 2017, arXiv:1706.02677)."""
+    clip_norm: float | None = _value(None, "above 0, or nothing")
+    """Longest gradient over all parameters (Pascanu et al. 2013, arXiv:1211.5063)."""
+    label_smoothing: float = _value(0.0, "from 0 to below 1")
+    """Share of a label that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567)."""
+    class_balance: float = _value(0.0, "from 0 to 1")
+    """Beta of class-balanced weights for one class a frame (Cui et al. 2019, arXiv:1901.05555); 1: one over count."""
+    positive_weights: bool = False
+    """For many classes a frame: present ones weigh as much as absent ones (pos_weight of torch's BCEWithLogitsLoss)."""
     precision: Precision = "auto"
-    """Numbers the network computes in; auto takes bf16 where the processor or GPU has it, else fp32."""
+    """Numbers the network computes in; auto takes bf16 where the device has it, fp16 on older GPUs, else fp32."""
+    compile: bool = False
+    """Compile the network (torch.compile): minutes at the start, faster steps; needs a C++ compiler."""
+    save_minutes: float = _value(10.0, "at least 0")
+    """Minutes between saves within an epoch: what a kill costs at most. A signal to stop saves at once."""
     select: Literal["best", "last"] = "best"
     """Which epoch's network `best.pt` keeps: the best by the task's score on validation, or the last."""
 
@@ -60,6 +76,11 @@ class TrainingConfig:
             weight_decay=self.weight_decay >= 0,
             milestones=all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False)),
             gamma=self.gamma > 0,
+            warmup=0 <= self.warmup < max(1, self.epochs),
+            clip_norm=self.clip_norm is None or self.clip_norm > 0,
+            label_smoothing=0 <= self.label_smoothing < 1,
+            class_balance=0 <= self.class_balance <= 1,
+            save_minutes=self.save_minutes >= 0,
         )
 
 
@@ -68,7 +89,11 @@ class FinetuneConfig(TrainingConfig):
     """Stage one: the frame network."""
 
     weights: str = "none"
-    """Where training starts: a weights file, a run folder, or none for random numbers."""
+    """Where training starts: a weights file, a run folder, imagenet, or none for random numbers."""
+    weights_format: str | None = None
+    """The weights file's format, where its contents do not decide."""
+    arch: str | None = None
+    """resnet50 or vggface; nothing means the weights' own, and resnet50 for random numbers."""
     zero_init_residual: bool = False
     """Of random weights alone: each residual block begins as the identity (Goyal et al. 2017, arXiv:1706.02677)."""
     image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
@@ -77,6 +102,8 @@ class FinetuneConfig(TrainingConfig):
     """Area of the random crop in training, as shares of the frame; [1, 1] turns cropping off."""
     flip: bool = True
     """Mirror half of the training frames."""
+    every_nth_frame: int = _value(1, "at least 1")
+    """Train on every n-th labelled frame of a video: neighbours look alike (Wang et al. 2016, arXiv:1608.00859)."""
     workers: int | None = _value(None, "at least 0")
     """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
 
@@ -85,6 +112,7 @@ class FinetuneConfig(TrainingConfig):
         _check(
             self,
             image_size=self.image_size is None or self.image_size >= 48,
+            every_nth_frame=self.every_nth_frame >= 1,
             crop_scale=0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
             workers=self.workers is None or self.workers >= 0,
         )
@@ -96,6 +124,8 @@ class ExtractConfig:
 
     weights: str | None = None
     """A run folder or a weights file; nothing means `out`/cnn."""
+    weights_format: str | None = None
+    """The weights file's format, where its contents do not decide."""
     image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
     """Side of the square the network sees, in pixels; only a raw weights file may be given another."""
     batch_size: int = _value(64, "at least 1")
@@ -125,7 +155,7 @@ class TrainTemporalConfig(TrainingConfig):
     lr: float = _value(1e-3, "above 0")
     """Learning rate of the first epoch (the paper's code says 1e-3)."""
     batch_size: int = _value(96, "at least 1")
-    """Windows a step."""
+    """Windows a step, over all ranks together."""
     window: int = _value(9, "odd, at least 1")
     """Positions of a window, in frames of the video."""
     stride: int = _value(4, "from 1 to the window's length, or labelled frames would be passed over")

@@ -5,7 +5,7 @@ Legend: N samples, B batch, H x W pixels of a stored frame, L positions of a win
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,33 +77,62 @@ def collate_frames(items: list[tuple[int, torch.Tensor | Failure]]) -> FrameBatc
 
 
 def frame_loader(
-    paths: Sequence[str], batch_size: int, workers: int, order: Sampler[int] | None = None, *, pin: bool = False
+    paths: Sequence[str], batches: Iterable[list[int]], workers: int, *, pin: bool = False
 ) -> DataLoader[FrameBatch]:
-    """Batches of decoded frames in the order of `paths`, or of `order`; `workers` = 0 decodes in this process."""
+    """Decoded frames by places in `paths`, a list of them for each batch; `workers` = 0 decodes in this process."""
     return DataLoader(
         FrameDataset(paths),
-        batch_size=batch_size,
-        sampler=order,
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate_frames,
         pin_memory=pin,
         worker_init_fn=ignore_interrupts,
         persistent_workers=workers > 0,
+        # The loader's own random numbers choose nothing here; the network's stay untouched.
+        generator=torch.Generator(),
     )
 
 
-class EpochOrder(Sampler[int]):
-    """A random order of N samples that depends on seed and epoch alone."""
+def in_order(places: Sequence[int] | range, batch_size: int) -> list[list[int]]:
+    """The places in batches, the last one as it comes."""
+    return [list(places[start : start + batch_size]) for start in range(0, len(places), batch_size)]
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+
+def share_of(count: int, rank: int, ranks: int) -> list[int]:
+    """The places among `count` that a rank looks at; all ranks have equally many.
+
+    Each place is some rank's. Where `count` does not divide, the last ones' extra places are the first again.
+    """
+    return [place % count for place in range(rank, -(-count // ranks) * ranks, ranks)]
+
+
+class EpochBatches(Sampler[list[int]]):
+    """An epoch's steps: a random order of N samples, dealt into steps and among ranks.
+
+    The order depends on seed and epoch alone. The steps are as even as can be, at most `batch_size`
+    samples over all ranks: no small rest at the end spoils a batch norm's statistics. Each sample
+    is in one step of one rank. ValueError where some step would leave a rank without a sample.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.samples, self.seed, self.rank, self.ranks = samples, seed, rank, ranks
+        self.steps = -(-samples // batch_size)
+        if samples // self.steps < ranks:
+            raise ValueError(f"{samples} samples in {self.steps} steps are too few for {ranks} ranks")
+        self.epoch = self.first_step = 0
 
     def __len__(self) -> int:
-        return self.size
+        return self.steps - self.first_step
 
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return iter(order.tolist())
+    def start(self, epoch: int, step: int = 0) -> EpochBatches:
+        """The same, standing at a step of an epoch."""
+        self.epoch, self.first_step = epoch, step
+        return self
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        for part in np.array_split(order, self.steps)[self.first_step :]:
+            yield part[self.rank :: self.ranks].tolist()
 
 
 @dataclass(frozen=True)
@@ -120,10 +149,7 @@ class WindowSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(
-        self, batch_size: int, order: Sequence[int] | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, L, D) float32 and the labels, batch by batch."""
-        chosen = torch.arange(len(self)) if order is None else torch.as_tensor(order)
-        for part in chosen.split(batch_size):
-            yield self.embedding[self.rows[part]].float(), self.labels[part]
+    def batches(self, places: Iterable[list[int]]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The places (B,), windows (B, L, D) float32 and labels, for each list of places."""
+        for part in map(torch.as_tensor, places):
+            yield part, self.embedding[self.rows[part]].float(), self.labels[part]

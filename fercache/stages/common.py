@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
+from fercache import runtime
+from fercache.data.datasets import share_of
 from fercache.data.manifest import Manifest
 from fercache.scoring.metrics import decide, probabilities, score
 from fercache.tasks import Task
+from fercache.training.engine import Batch, infer
 
 
 def run_values(stage: str, manifest: Path, data: Manifest, seed: int, threads: int) -> dict[str, Any]:
@@ -22,11 +28,28 @@ def run_values(stage: str, manifest: Path, data: Manifest, seed: int, threads: i
         "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         "seed": seed,
         "threads": threads,
+        "ranks": runtime.ranks().count,
     }
 
 
-def validation_scores(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The scores of an epoch: logits (N, C) against labels (N,) or (N, C)."""
+def validation_scores(
+    task: Task,
+    network: nn.Module,
+    batches: Iterable[Batch],
+    labels: np.ndarray,
+    precision: str,
+    check: Callable[[], None],
+) -> dict[str, float]:
+    """The scores of an epoch on all validation labels (N,) or (N, C).
+
+    `batches` are those of this rank's `share_of` the N samples, in order. The ranks' logits are put
+    together by place: each sample counts once, whatever the number of ranks.
+    """
+    ranks = runtime.ranks()
+    own = infer(network, batches, lambda: runtime.autocast(precision), check)  # (share, C)
+    logits = np.empty((len(labels), own.shape[1]), np.float32)
+    for rank, rows in enumerate(ranks.gather(torch.from_numpy(own)).numpy()):
+        logits[share_of(len(labels), rank, ranks.count)] = rows
     result = score(task, decide(task, probabilities(task, logits)), labels)
     return {
         "score": result.score,

@@ -18,7 +18,7 @@ from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, re
 from fercache.cache.reader import Cache
 from fercache.cache.writer import video_writer
 from fercache.config import ExtractConfig
-from fercache.data.datasets import FrameBatch, frame_loader
+from fercache.data.datasets import FrameBatch, frame_loader, in_order
 from fercache.data.frames import FrameList
 from fercache.data.manifest import Video, read_manifest
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
@@ -79,7 +79,7 @@ def extract(
 
 
 def _load(weights: str, settings: ExtractConfig) -> FrameWeights:
-    loaded = load_weights(weights)
+    loaded = load_weights(weights, form=settings.weights_format)
     own = loaded.preprocessing.image_size
     if settings.image_size not in (None, own):
         if loaded.task is not None:
@@ -193,7 +193,7 @@ class Extractor:
     def run(self, paths: list[str], workers: int, stop: runtime.StopFlag) -> Iterator[Rows]:
         """The results of all frames in their order."""
         pin = runtime.device().type == "cuda"
-        loader = frame_loader(paths, self.batch_size, workers, pin=pin) if paths else ()
+        loader = frame_loader(paths, in_order(range(len(paths)), self.batch_size), workers, pin=pin)
         for batch in runtime.progress(loader, "extract", len(loader)):
             stop.check()
             yield self.rows(batch)

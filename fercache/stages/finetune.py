@@ -6,7 +6,7 @@ Legend: N labelled frames of a split, B batch, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,25 @@ import torch
 from fercache import runtime
 from fercache.config import FinetuneConfig, as_plain
 from fercache.data.annotations import class_shares, labelled
-from fercache.data.datasets import EpochOrder, FrameBatch, frame_loader
+from fercache.data.datasets import EpochBatches, FrameBatch, frame_loader, in_order, share_of
 from fercache.data.manifest import Manifest, read_manifest
-from fercache.errors import DataError, raise_problems
+from fercache.errors import ConfigError, DataError, raise_problems
 from fercache.models.checkpoint import FRAME
-from fercache.models.preprocessing import Preprocessing, normalise, prepare
-from fercache.models.resnet import FrameNetwork
-from fercache.models.weights import ARCHITECTURE, NONE, FrameWeights, load_weights
+from fercache.models.frame_network import FrameNetwork
+from fercache.models.preprocessing import Preprocessing, filled, normalise, prepare
+from fercache.models.weights import NONE, FrameWeights, load_weights
 from fercache.rundir import RunDir
 from fercache.stages.common import run_values, validation_scores
 from fercache.tasks import Task
 from fercache.training.augment import crop, random_boxes
-from fercache.training.engine import Batches, infer
+from fercache.training.engine import Batch
 from fercache.training.fit import Fit, Scores, fit
-from fercache.training.losses import get_criterion
+from fercache.training.losses import make_criterion
 
 log = logging.getLogger(__name__)
+
+VALIDATION_BATCH = 64
+"""Frames a pass in validation, always that many: a frame's score then depends on no other setting."""
 
 
 @dataclass(frozen=True)
@@ -55,57 +58,95 @@ def finetune(
 ) -> Path:
     """Fine-tune the frame network on the training split of `manifest`; returns the run folder `out`.
 
-    A run that was stopped goes on; a finished one is left as it is. Raises DataError for what is
-    wrong with manifest, labels or frames, WeightsError for the weights, RunError where `out` holds
-    something else.
+    A run that was stopped goes on; a finished one is left as it is. Under torchrun all ranks train
+    one network, and the first writes. Raises DataError for what is wrong with manifest, labels or
+    frames, WeightsError for the weights, ConfigError for settings that do not fit them, RunError
+    where `out` holds something else.
     """
-    settings = settings or FinetuneConfig()
+    with runtime.process_group() as ranks:
+        return _finetune(manifest, out, settings or FinetuneConfig(), task, seed, threads, ranks)
+
+
+def _finetune(
+    manifest: Path,
+    out: Path,
+    settings: FinetuneConfig,
+    task: str | None,
+    seed: int,
+    threads: int | None,
+    ranks: runtime.Ranks,
+) -> Path:
     run = RunDir(out)
     recorded = run.recorded()
     threads = runtime.use_threads(threads)
     data = read_manifest(manifest, task, frames=True)
-    frames = _labelled_frames(data)
-    runtime.seed_everything(seed)
-    weights = load_weights(settings.weights, settings.zero_init_residual).with_image_size(settings.image_size)
-    if settings.weights == NONE:
-        log.warning("weights: none; the network starts from random numbers")
+    frames = _labelled_frames(data, settings.every_nth_frame)
+    weights = _starting_weights(settings, data.task, seed)
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
+    criterion = make_criterion(data.task, settings, frames["train"].labels.numpy())
+    loaders = _Loaders(frames, settings, weights.preprocessing, seed, ranks)
     values = {
         **run_values("finetune", manifest, data, seed, threads),
-        **as_plain(replace(settings, precision=precision)),
+        **as_plain(replace(settings, precision=precision, arch=weights.architecture.family)),
+        "architecture": weights.architecture.name,
         "image_size": weights.preprocessing.image_size,
         "weights_digest": weights.backbone_digest,
     }
-    run.begin(values, runtime.environment(seed, threads))
-    if run.finished(settings.epochs):
+    if ranks.first:
+        run.begin(values, runtime.environment(seed, threads))
+    if ranks.same(run.finished(settings.epochs)):
         log.info("%s: is finished already", out)
         return out
     device = runtime.device()
     network = weights.network(len(data.task.classes)).to(device, memory_format=torch.channels_last)
-    loaders = _Loaders(frames, settings, weights.preprocessing, seed)
     plan = Fit(
         network=network,
+        steps=loaders.steps,
         batches=loaders.training,
-        validate=lambda: _validate(network, loaders, data.task, precision),
-        criterion=get_criterion(data.task),
+        validate=lambda check: _validate(network, loaders, data.task, precision, check),
+        describe=lambda index: [frames["train"].paths[place] for place in index.tolist()],
+        criterion=criterion,
         settings=settings,
         precision=precision,
         seed=seed,
         kind=FRAME,
         header=_header(data.task, weights, frames["train"].labels.numpy()),
     )
-    size = weights.preprocessing.image_size
-    log.info("%s on %s, %s, %d threads, %d px", ARCHITECTURE, device, precision, threads, size)
-    fit(plan, run)
+    log.info(
+        "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
+        *(weights.architecture.name, device, precision, threads, weights.preprocessing.image_size),
+        *(loaders.steps, settings.batch_size, ranks.count),
+    )
+    fit(plan, run, ranks)
     return out
 
 
-def _labelled_frames(data: Manifest) -> dict[str, LabelledFrames]:
-    """Those of training and validation; DataError with what is wrong in both."""
+def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameWeights:
+    """What training starts from, with the classifier's first values chosen by the seed."""
+    runtime.seed_everything(seed)
+    weights = load_weights(
+        settings.weights,
+        arch=settings.arch,
+        form=settings.weights_format,
+        zero_init_residual=settings.zero_init_residual,
+    ).with_image_size(settings.image_size)
+    if settings.weights == NONE:
+        log.warning("weights: none; the network starts from random numbers")
+    if weights.task not in (None, task.name):
+        raise ConfigError(
+            f"{settings.weights}: is a network of task {weights.task}, and this is task {task.name};"
+            f" `fercache weights convert {settings.weights} backbone.pt` takes its backbone alone"
+        )
+    return weights
+
+
+def _labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]:
+    """Those of training (every n-th of each video) and validation (all); DataError with what is wrong in both."""
     frames, problems = {}, []
-    for split in ("train", "validation"):
+    for split, step in (("train", every_nth), ("validation", 1)):
         paths: list[str] = []
         labels: list[np.ndarray] = []
+        without: list[str] = []
         unlabelled = faceless = 0
         for video in data.split(split):
             try:
@@ -114,27 +155,35 @@ def _labelled_frames(data: Manifest) -> dict[str, LabelledFrames]:
                 problems += str(error).splitlines()
                 continue
             row_labels = video_labels[found.number - 1]
-            counts = labelled(row_labels, data.task)
-            paths += [path for path, keep in zip(found.path, counts, strict=True) if keep]
-            labels.append(row_labels[counts])
-            unlabelled += len(counts) - int(counts.sum())
-            faceless += video.num_frames - len(counts)
+            chosen = np.flatnonzero(labelled(row_labels, data.task))
+            paths += [found.path[place] for place in chosen[::step]]
+            labels.append(row_labels[chosen[::step]])
+            unlabelled += len(row_labels) - len(chosen)
+            faceless += video.num_frames - len(row_labels)
+            without += [] if len(chosen) else [video.video_id]
         log.info(
             "%s: %d videos, %d labelled frames; not used: %d frames without a label, %d without a face",
             *(split, len(data.split(split)), len(paths), unlabelled, faceless),
         )
+        if without:
+            shown = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
+            log.warning("%s: %d videos have no labelled frame that shows a face: %s", split, len(without), shown)
         if paths:
             frames[split] = LabelledFrames(paths, torch.from_numpy(np.concatenate(labels)))
         elif not problems:
             problems.append(f"split {split}: the manifest has no labelled frame in it")
     raise_problems(problems, DataError)
+    shares = class_shares(frames["train"].labels.numpy(), data.task)
+    absent = [name for name, share in zip(data.task.classes, shares, strict=True) if not share]
+    if absent:
+        log.warning("no training label of %s: the network will learn to name them never", ", ".join(absent))
     return frames
 
 
 def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, Any]:
     """What the checkpoint says beside its tensors."""
     return {
-        "architecture": ARCHITECTURE,
+        "architecture": weights.architecture.name,
         "task": task.name,
         "preprocessing": weights.preprocessing.as_plain(),
         "train_prior": class_shares(labels, task).tolist(),
@@ -142,33 +191,48 @@ def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, 
 
 
 class _Loaders:
-    """Batches of both splits on the network's device."""
+    """The batches of both splits that this rank works on."""
 
     def __init__(
-        self, frames: dict[str, LabelledFrames], settings: FinetuneConfig, record: Preprocessing, seed: int
+        self,
+        frames: dict[str, LabelledFrames],
+        settings: FinetuneConfig,
+        record: Preprocessing,
+        seed: int,
+        ranks: runtime.Ranks,
     ) -> None:
         self.frames, self.settings, self.record, self.seed = frames, settings, record, seed
         self.device = runtime.device()
+        count = len(frames["train"].paths)
+        if settings.batch_size > count:
+            raise ConfigError(f"batch_size: found {settings.batch_size}, but there are {count} training frames")
+        try:
+            self.order = EpochBatches(count, settings.batch_size, seed, ranks.rank, ranks.count)
+        except ValueError as error:
+            raise ConfigError(f"batch_size: found {settings.batch_size}: {error}") from error
+        self.steps = self.order.steps
+        own = share_of(len(frames["validation"].paths), ranks.rank, ranks.count)
         workers, pin = runtime.decoding_workers(settings.workers), self.device.type == "cuda"
-        self.order = EpochOrder(len(frames["train"].paths), seed)
         self.loaders = {
-            "train": frame_loader(frames["train"].paths, settings.batch_size, workers, self.order, pin=pin),
-            "validation": frame_loader(frames["validation"].paths, 2 * settings.batch_size, workers, pin=pin),
+            "train": frame_loader(frames["train"].paths, self.order, workers, pin=pin),
+            "validation": frame_loader(frames["validation"].paths, in_order(own, VALIDATION_BATCH), workers, pin=pin),
         }
 
-    def training(self, epoch: int) -> Batches:
+    def training(self, epoch: int, step: int) -> Iterator[Batch]:
         """Augmented batches in the epoch's order; crops depend on seed, epoch and frame alone."""
-        self.order.epoch = epoch
+        self.order.start(epoch, step)
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]))
-        boxes = random_boxes(len(self.order), self.settings.crop_scale, self.settings.flip, generator)
+        boxes = random_boxes(self.order.samples, self.settings.crop_scale, self.settings.flip, generator)
         for batch in self._batches("train", f"epoch {epoch + 1}"):
             cropped = crop(batch.to(self.device), boxes[batch.index].to(self.device), self.record.image_size)
-            yield self._inputs(normalise(cropped, self.record)), self._labels("train", batch)
+            yield self._batch("train", batch, normalise(cropped, self.record))
 
-    def validation(self) -> Batches:
-        """Every validation frame once, in order."""
+    def validation(self) -> Iterator[Batch]:
+        """The share of the validation frames, in order."""
         for batch in self._batches("validation", "validation"):
-            yield self._inputs(prepare(batch.to(self.device), self.record)), self._labels("validation", batch)
+            yield self._batch(
+                "validation", batch, filled(prepare(batch.to(self.device), self.record), VALIDATION_BATCH)
+            )
 
     def _batches(self, split: str, what: str) -> Iterator[FrameBatch]:
         loader = self.loaders[split]
@@ -182,17 +246,17 @@ class _Loaders:
         log.warning("a frame cannot be decoded; looking for others")
         workers, problems = runtime.decoding_workers(self.settings.workers), []
         for part in self.frames.values():
-            for batch in frame_loader(part.paths, 256, workers):
+            for batch in frame_loader(part.paths, in_order(range(len(part.paths)), 256), workers):
                 problems += batch.failures.values()
         raise_problems(problems, DataError)
 
-    def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.contiguous(memory_format=torch.channels_last)
-
-    def _labels(self, split: str, batch: FrameBatch) -> torch.Tensor:
-        return self.frames[split].labels[batch.index].to(self.device, non_blocking=True)
+    def _batch(self, split: str, batch: FrameBatch, pixels: torch.Tensor) -> Batch:
+        inputs = pixels.contiguous(memory_format=torch.channels_last)
+        return Batch(batch.index, inputs, self.frames[split].labels[batch.index])
 
 
-def _validate(network: FrameNetwork, loaders: _Loaders, task: Task, precision: str) -> Scores:
-    logits = infer(network, loaders.validation(), lambda: runtime.autocast(precision))
-    return validation_scores(task, logits, loaders.frames["validation"].labels.numpy())
+def _validate(
+    network: FrameNetwork, loaders: _Loaders, task: Task, precision: str, check: Callable[[], None]
+) -> Scores:
+    labels = loaders.frames["validation"].labels.numpy()
+    return validation_scores(task, network, loaders.validation(), labels, precision, check)

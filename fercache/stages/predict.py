@@ -20,13 +20,13 @@ from fercache.cache.provenance import Provenance
 from fercache.cache.reader import Cache, VideoEmbeddings
 from fercache.config import PredictConfig
 from fercache.data import windows
-from fercache.data.datasets import WindowSet
+from fercache.data.datasets import WindowSet, in_order
 from fercache.data.manifest import read_manifest
 from fercache.errors import CacheError, ConfigError, DataError, WeightsError
 from fercache.models.checkpoint import FRAME, digest, load_run
 from fercache.models.heads import MiddleOutput, get_head
 from fercache.models.weights import from_checkpoint
-from fercache.training.engine import infer
+from fercache.training.engine import Batch, infer
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +123,13 @@ def _head_logits(model: Path, checkpoint: Mapping[str, Any], batch_size: int) ->
         if not len(content.frame):
             return np.empty((0, classes), np.float32)
         rows, _ = windows.rows(content.frame, content.frame, checkpoint["window"])
-        labels = torch.empty(len(rows), 0)
-        batches = WindowSet(torch.from_numpy(content.embedding), torch.from_numpy(rows), labels).batches(batch_size)
+        frames = WindowSet(torch.from_numpy(content.embedding), torch.from_numpy(rows), torch.empty(len(rows), 0))
+        batches = frames.batches(in_order(range(len(rows)), batch_size))
         return infer(
-            network, ((x.to(device), y) for x, y in batches), lambda: runtime.autocast(checkpoint["precision"])
+            network,
+            (Batch(places, inputs.to(device), labels) for places, inputs, labels in batches),
+            lambda: runtime.autocast(checkpoint["precision"]),
+            lambda: None,
         )
 
     return run

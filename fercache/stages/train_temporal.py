@@ -6,6 +6,7 @@ Legend: F present frames, N windows, L positions, D embedding, C classes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,17 @@ from fercache.cache.reader import Cache
 from fercache.config import TrainTemporalConfig, as_plain
 from fercache.data import windows
 from fercache.data.annotations import class_shares, labelled
-from fercache.data.datasets import EpochOrder, WindowSet
+from fercache.data.datasets import EpochBatches, WindowSet, in_order, share_of
 from fercache.data.manifest import Manifest, Video, read_manifest
-from fercache.errors import DataError, raise_problems
+from fercache.errors import ConfigError, DataError, raise_problems
 from fercache.models.checkpoint import HEAD
 from fercache.models.heads import MiddleOutput, get_head
 from fercache.rundir import RunDir
 from fercache.stages.common import run_values, validation_scores
 from fercache.tasks import Task
-from fercache.training.engine import Batches, infer
+from fercache.training.engine import Batch, Batches
 from fercache.training.fit import Fit, Scores, fit
-from fercache.training.losses import get_criterion
+from fercache.training.losses import make_criterion
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,24 @@ def train_temporal(
     """Train the head `settings.head` on the training split's windows; returns the run folder `out`.
 
     Many to many in training, the middle frame of each frame's own window in validation. The
-    windows' embeddings are held in memory. A run that was stopped goes on. Raises CacheError for
-    videos that the cache lacks, RunError where `out` holds something else.
+    windows' embeddings are held in memory. A run that was stopped goes on. Under torchrun all ranks
+    train one head, and the first writes. Raises CacheError for videos that the cache lacks, RunError
+    where `out` holds something else.
     """
+    with runtime.process_group() as ranks:
+        return _train_temporal(manifest, cache, out, settings, task, seed, threads, ranks)
+
+
+def _train_temporal(
+    manifest: Path,
+    cache: Path,
+    out: Path,
+    settings: TrainTemporalConfig,
+    task: str | None,
+    seed: int,
+    threads: int | None,
+    ranks: runtime.Ranks,
+) -> Path:
     head_class = get_head(settings.head)
     run = RunDir(out)
     recorded = run.recorded()
@@ -62,31 +78,35 @@ def train_temporal(
         "cache": str(cache.resolve()),
         "cache_fingerprint": inputs.cache.provenance.fingerprint,
     }
-    run.begin(values, runtime.environment(seed, threads))
-    if run.finished(settings.epochs):
-        log.info("%s: is finished already", out)
-        return out
     training = _window_set(inputs, "train", settings.window, settings.stride)
     validation = _window_set(inputs, "validation", settings.window, None)
+    criterion = make_criterion(inputs.data.task, settings, training.labels.numpy())
+    if ranks.first:
+        run.begin(values, runtime.environment(seed, threads))
+    if ranks.same(run.finished(settings.epochs)):
+        log.info("%s: is finished already", out)
+        return out
     log.info(
         "%s head on %s, %s, %d threads: %d training windows of %d frames, %d validation frames",
         *(settings.head, runtime.device(), precision, threads, len(training), settings.window, len(validation)),
     )
     runtime.seed_everything(seed)
     network = head_class(len(inputs.data.task.classes), training.embedding.shape[1]).to(runtime.device())
-    loops = _Loops(network, training, validation, inputs.data.task, settings.batch_size, precision, seed)
+    loops = _Loops(network, training, validation, inputs.data.task, settings.batch_size, precision, seed, ranks)
     plan = Fit(
         network=network,
+        steps=loops.order().steps,
         batches=loops.training_batches,
         validate=loops.validate,
-        criterion=get_criterion(inputs.data.task),
+        describe=lambda index: _window_names(inputs, settings, index),
+        criterion=criterion,
         settings=settings,
         precision=precision,
         seed=seed,
         kind=HEAD,
         header=_header(settings, precision, inputs, training.embedding.shape[1]),
     )
-    fit(plan, run)
+    fit(plan, run, ranks)
     return out
 
 
@@ -139,23 +159,44 @@ class _Loops:
     batch_size: int
     precision: str
     seed: int
+    ranks: runtime.Ranks
 
-    def training_batches(self, epoch: int) -> Batches:
-        """All training windows in the epoch's order."""
-        order = EpochOrder(len(self.training), self.seed)
-        order.epoch = epoch
-        return self._batches(self.training, list(order), f"epoch {epoch + 1}")
+    def order(self) -> EpochBatches:
+        """How training windows are dealt into steps; ConfigError where they are too few for the ranks."""
+        try:
+            return EpochBatches(len(self.training), self.batch_size, self.seed, self.ranks.rank, self.ranks.count)
+        except ValueError as error:
+            raise ConfigError(f"batch_size: found {self.batch_size}: {error}") from error
 
-    def validate(self) -> Scores:
+    def training_batches(self, epoch: int, step: int) -> Batches:
+        """The training windows in the epoch's order, from a step on."""
+        return self._batches(self.training, self.order().start(epoch, step), f"epoch {epoch + 1}")
+
+    def validate(self, check: Callable[[], None]) -> Scores:
         """The scores of the middle outputs."""
-        batches = self._batches(self.validation, None, "validation")
-        logits = infer(MiddleOutput(self.network), batches, lambda: runtime.autocast(self.precision))
-        return validation_scores(self.task, logits, self.validation.labels.numpy())
+        own = share_of(len(self.validation), self.ranks.rank, self.ranks.count)
+        batches = self._batches(self.validation, in_order(own, self.batch_size), "validation")
+        middle, labels = MiddleOutput(self.network), self.validation.labels.numpy()
+        return validation_scores(self.task, middle, batches, labels, self.precision, check)
 
-    def _batches(self, windows: WindowSet, order: list[int] | None, what: str) -> Batches:
-        device, total = runtime.device(), -(-len(windows) // self.batch_size)
-        for inputs, labels in runtime.progress(windows.batches(self.batch_size, order), what, total):
-            yield inputs.to(device), labels.to(device)
+    def _batches(self, windows: WindowSet, places: Collection[list[int]] | EpochBatches, what: str) -> Batches:
+        for index, inputs, labels in runtime.progress(windows.batches(places), what, len(places)):
+            yield Batch(index, inputs.to(runtime.device()), labels)
+
+
+def _window_names(inputs: _Inputs, settings: TrainTemporalConfig, index: torch.Tensor) -> list[str]:
+    """Video and middle frame of training windows."""
+    names = [
+        f"{video.video_id}, the window at frame {centre}"
+        for video, row_labels in zip(inputs.data.split("train"), inputs.labels["train"], strict=True)
+        for centre in _training_centres(inputs, video, row_labels, settings.window, settings.stride)
+    ]
+    return [names[place] for place in index.tolist()]
+
+
+def _training_centres(inputs: _Inputs, video: Video, row_labels: np.ndarray, length: int, stride: int) -> np.ndarray:
+    counts = labelled(row_labels, inputs.data.task)
+    return windows.training_centres(inputs.cache.frame(video.video_id), counts, length, stride)
 
 
 def _row_labels(data: Manifest, cache: Cache, split: str) -> list[np.ndarray]:
@@ -197,7 +238,7 @@ def _window_set(inputs: _Inputs, split: str, length: int, stride: int | None) ->
     for video, row_labels in zip(videos, inputs.labels[split], strict=True):
         frame = inputs.cache.frame(video.video_id)
         counts = labelled(row_labels, task)
-        centres = frame[counts] if stride is None else windows.training_centres(frame, counts, length, stride)
+        centres = frame[counts] if stride is None else _training_centres(inputs, video, row_labels, length, stride)
         if len(centres):
             found, present = windows.rows(frame, centres, length)
             rows.append(found + start)

@@ -1,28 +1,32 @@
-"""The loop over epochs: schedule, validation, checkpoints, going on after a stop."""
+"""The loop over epochs: steps, validation, checkpoints, going on after a stop or a kill."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fercache import runtime
 from fercache.config import TrainingConfig
-from fercache.errors import RunError
+from fercache.errors import RunError, Stopped
 from fercache.models.checkpoint import load_checkpoint, save_checkpoint
 from fercache.rundir import RunDir
-from fercache.training.engine import Batches, train_epoch
+from fercache.training.engine import Batches, LossSum, NotFiniteError, Trainer
 from fercache.training.losses import Criterion
+from fercache.training.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
 Scores = dict[str, float]
 """Names and values of an epoch's validation; `score` is the one that decides."""
+GPU_LOOK = 10
+"""Steps between looks at the losses on a GPU, which must not wait for them."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,14 @@ class Fit:
     """All that a training is made of."""
 
     network: nn.Module
-    batches: Callable[[int], Batches]
-    """Epoch (from 0) -> the training batches in that epoch's own order."""
-    validate: Callable[[], Scores]
+    steps: int
+    """Steps of an epoch."""
+    batches: Callable[[int, int], Batches]
+    """Epoch and step (from 0) -> this rank's training batches of the epoch, in its own order, from that step on."""
+    validate: Callable[[Callable[[], None]], Scores]
+    """Scores the network; calls what it is given between its batches, on all ranks alike."""
+    describe: Callable[[torch.Tensor], list[str]]
+    """Places of training samples -> their names."""
     criterion: Criterion
     settings: TrainingConfig
     precision: str
@@ -43,75 +52,193 @@ class Fit:
     """What the checkpoint says beside the tensors."""
 
 
-def fit(plan: Fit, run: RunDir) -> None:
+@dataclass
+class _Place:
+    """How far the training is: the epochs that are done, and the steps of the next one."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    total: float = 0.0
+    """Summed loss of those steps, over all ranks."""
+    weight: float = 0.0
+
+
+def fit(plan: Fit, run: RunDir, ranks: runtime.Ranks | None = None) -> None:
     """Train to the last epoch, or on from `last.pt`; leaves `best.pt`, `last.pt` and `metrics.jsonl` in the run.
 
-    Each epoch is seeded by its own number, so that a stopped run gives the bits of an undisturbed one.
-    Stopped is raised between steps when a signal comes; the epochs finished before it are kept.
+    The random numbers of a step depend on seed, epoch, step and rank alone, and `last.pt` is saved
+    within an epoch too, so that a stopped run gives the bits of an undisturbed one. A signal raises
+    Stopped, with everything saved, before the next step. RunError as soon as a loss is not finite,
+    naming the batch's samples: what follows would be lost time.
     """
-    settings = plan.settings
-    optimizer = torch.optim.SGD(
-        plan.network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(settings.milestones), settings.gamma)
-    history: list[dict[str, Any]] = _go_on(plan, run, optimizer, schedule)
     with runtime.stop_signals() as stop:
-        for epoch in range(len(history), settings.epochs):
+        _Loop(plan, run, ranks or runtime.Ranks(), stop).train()
+
+
+class _Loop:
+    """A training under way."""
+
+    def __init__(self, plan: Fit, run: RunDir, ranks: runtime.Ranks, stop: runtime.StopFlag) -> None:
+        self.plan, self.run, self.ranks, self.stop = plan, run, ranks, stop
+        settings = plan.settings
+        optimizer = torch.optim.SGD(
+            plan.network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        device = runtime.device()
+        scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
+        self.trainer = Trainer(
+            plan.network,
+            plan.criterion,
+            optimizer,
+            lambda: runtime.autocast(plan.precision),
+            scaler,
+            settings.clip_norm,
+            ranks.count,
+        )
+        self.look = 1 if device.type == "cpu" else GPU_LOOK
+        self.place = self._go_on()
+        if settings.compile:
+            plan.network.compile()
+        if ranks.count > 1:
+            self.trainer = _over_ranks(self.trainer, device)
+        self.saved = time.monotonic()
+
+    def train(self) -> None:
+        """All epochs that are left."""
+        plan, settings = self.plan, self.plan.settings
+        for epoch in range(len(self.place.history), settings.epochs):
             start = time.monotonic()
-            runtime.seed_everything(plan.seed, epoch)
-            lr = schedule.get_last_lr()[0]
-            loss = train_epoch(
-                plan.network,
-                plan.batches(epoch),
-                plan.criterion,
-                optimizer,
-                lambda: runtime.autocast(plan.precision),
-                stop.check,
-            )
-            schedule.step()
-            scores = plan.validate()
-            line = {"epoch": epoch + 1, "lr": lr, "loss": loss, **scores, "seconds": round(time.monotonic() - start, 1)}
-            history.append(line)
-            _save(plan, run, optimizer, schedule, history)
-            log.info("epoch %d of %d: loss %.4f, %s", epoch + 1, settings.epochs, loss, _words(line, scores))
-            stop.check()
+            loss = self._train_epoch(epoch)
+            self._share_statistics()
+            try:
+                scores = plan.validate(self._check)
+            except Stopped:
+                self._save_last()
+                raise
+            line = {
+                "epoch": epoch + 1,
+                "lr": learning_rate(settings, epoch * plan.steps, plan.steps),
+                "loss": loss,
+                **scores,
+                "seconds": round(time.monotonic() - start, 1),
+            }
+            self.place = _Place([*self.place.history, line])
+            self._save_epoch()
+            words = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            log.info("epoch %d of %d: loss %.4f, %s (%.0f s)", epoch + 1, settings.epochs, loss, words, line["seconds"])
+
+    def _train_epoch(self, epoch: int) -> float:
+        """The steps of an epoch that are left; returns the mean loss of all of them."""
+        plan, place = self.plan, self.place
+        plan.network.train()
+        # One rank brings along what a stopped call had summed up over all.
+        before = (place.total, place.weight) if self.ranks.first else (0.0, 0.0)
+        losses = LossSum(self.look, *before)
+        try:
+            for batch in plan.batches(epoch, place.step):
+                weight = plan.criterion.weight(batch.labels)
+                common, stopping, saving = self.ranks.sums([weight, self.stop.signal is not None, self._is_due()])
+                if stopping or saving:
+                    self._note(losses)
+                    self._save_last()
+                if stopping:
+                    raise Stopped(self.stop.signal or "another rank")
+                runtime.seed_everything(plan.seed, epoch, place.step, self.ranks.rank)
+                lr = learning_rate(plan.settings, epoch * plan.steps + place.step, plan.steps)
+                total = self.trainer.step(batch, lr, common)
+                place.step += 1
+                losses.add(place.step, batch.index, total, weight)
+            self._note(losses)
+        except NotFiniteError as error:
+            names = "\n".join(plan.describe(error.index))
+            raise RunError(
+                f"epoch {epoch + 1}: {error}: lower the learning rate, clip the gradient or compute in fp32;"
+                f" its batch:\n{names}"
+            ) from error
+        return place.total / place.weight
+
+    def _note(self, losses: LossSum) -> None:
+        """Bring the sums over all ranks into the place."""
+        losses.settle()
+        self.place.total, self.place.weight = self.ranks.sums([losses.total, losses.weight])
+
+    def _check(self) -> None:
+        """Raise Stopped on all ranks when a signal came to any."""
+        if self.ranks.sums([self.stop.signal is not None])[0]:
+            raise Stopped(self.stop.signal or "another rank")
+
+    def _is_due(self) -> bool:
+        """Whether the first rank is to save within the epoch."""
+        return self.ranks.first and time.monotonic() - self.saved >= 60 * self.plan.settings.save_minutes
+
+    def _share_statistics(self) -> None:
+        """Give all ranks the first one's batch-norm statistics, which are those that are saved."""
+        if self.ranks.count > 1:
+            for buffer in self.plan.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def _go_on(self) -> _Place:
+        """Take up the state of `last.pt` where there is one."""
+        if not self.ranks.same(self.run.last.exists()):
+            return _Place()
+        state = load_checkpoint(self.run.last, self.plan.kind)
+        try:
+            self.plan.network.load_state_dict(state["model"])
+            self.trainer.optimizer.load_state_dict(state["optimizer"])
+            self.trainer.scaler.load_state_dict(state["scaler"])
+            place = _Place(state["history"], **state["place"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{self.run.last}: does not fit this run: {str(error).splitlines()[0]}") from error
+        epochs, steps = self.plan.settings.epochs, self.plan.steps
+        within = f" and step {place.step} of {steps} of the next" if place.step else ""
+        log.info("%s: goes on after epoch %d of %d%s", self.run.path, len(place.history), epochs, within)
+        if self.ranks.first:
+            self.run.write_metrics(place.history)
+        return place
+
+    def _save_epoch(self) -> None:
+        """Write an epoch's checkpoints; `best.pt` first, since a run goes on from what `last.pt` says."""
+        history = self.place.history
+        scores = [line["score"] for line in history]
+        if self.ranks.first and (
+            self.plan.settings.select == "last" or scores[-1] > max(scores[:-1], default=float("-inf"))
+        ):
+            save_checkpoint(self.run.best, self.plan.kind, self._content())
+        self._save_last()
+        if self.ranks.first:
+            self.run.write_metrics(history)
+        # The other ranks must not read what is not written yet, nor end before it is.
+        self.ranks.same()
+
+    def _save_last(self) -> None:
+        """Write all that the training goes on from."""
+        if self.ranks.first:
+            place = self.place
+            state = {
+                "optimizer": self.trainer.optimizer.state_dict(),
+                "scaler": self.trainer.scaler.state_dict(),
+                "place": {"step": place.step, "total": place.total, "weight": place.weight},
+            }
+            save_checkpoint(self.run.last, self.plan.kind, {**self._content(), **state})
+        self.saved = time.monotonic()
+
+    def _content(self) -> dict[str, Any]:
+        """What a checkpoint holds for other stages."""
+        model = {name: tensor.detach().cpu() for name, tensor in self.plan.network.state_dict().items()}
+        return {
+            **self.plan.header,
+            "select": self.plan.settings.select,
+            "model": model,
+            "history": self.place.history,
+        }
 
 
-def _go_on(
-    plan: Fit, run: RunDir, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-) -> list[dict[str, Any]]:
-    """Take up the state of `last.pt` where there is one; returns the lines of the epochs done."""
-    if not run.last.exists():
-        return []
-    state = load_checkpoint(run.last, plan.kind)
-    try:
-        plan.network.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(f"{run.last}: does not fit this run: {str(error).splitlines()[0]}") from error
-    log.info("%s: goes on after epoch %d of %d", run.path, len(state["history"]), plan.settings.epochs)
-    run.write_metrics(state["history"])
-    return state["history"]
-
-
-def _save(
-    plan: Fit,
-    run: RunDir,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    history: list[dict[str, Any]],
-) -> None:
-    """Write the epoch's checkpoints; `best.pt` first, since a run goes on from what `last.pt` says."""
-    model = {name: tensor.detach().cpu() for name, tensor in plan.network.state_dict().items()}
-    content = {**plan.header, "select": plan.settings.select, "model": model, "history": history}
-    scores = [line["score"] for line in history]
-    if plan.settings.select == "last" or scores[-1] > max(scores[:-1], default=float("-inf")):
-        save_checkpoint(run.best, plan.kind, content)
-    state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    save_checkpoint(run.last, plan.kind, {**content, **state})
-    run.write_metrics(history)
-
-
-def _words(line: dict[str, Any], scores: Scores) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items()) + f" ({line['seconds']:.0f} s)"
+def _over_ranks(trainer: Trainer, device: torch.device) -> Trainer:
+    """The same with gradients averaged over the ranks; each keeps its own batch-norm statistics within an epoch."""
+    network = DistributedDataParallel(
+        trainer.network,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+    return replace(trainer, network=network)

@@ -1,31 +1,118 @@
 """Losses over frames or windows, in which labels at -1 do not count.
 
-Legend: ... any leading axes (B frames, or B windows x L positions), C classes.
+A loss is a sum and what to divide it by, so that a mean over several ranks is the mean over all of
+their labels. Legend: ... any leading axes (B frames, or B windows x L positions), C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from fercache.config import TrainingConfig
+from fercache.errors import ConfigError, raise_problems
 from fercache.tasks import Task
 
-Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class Criterion(Protocol):
+    """A loss: its sum over what counts, and the weight of what counts."""
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of logits (..., C), a scalar in float32."""
+
+    def weight(self, labels: torch.Tensor) -> float:
+        """What the sum over these labels is to be divided by."""
 
 
-def get_criterion(task: Task) -> Criterion:
-    """The task's loss: (logits (..., C), labels (...) or (..., C)) -> scalar, the mean over what counts."""
-    return {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}[task.loss]
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Of integer labels (...), -1 = does not count."""
+
+    class_weight: torch.Tensor | None = None
+    """float32 (C,)."""
+    label_smoothing: float = 0.0
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum; with class weights that of the weighted losses."""
+        weight = None if self.class_weight is None else self.class_weight.to(logits.device)
+        return functional.cross_entropy(
+            logits.flatten(0, -2).float(),
+            labels.flatten().long(),
+            weight,
+            ignore_index=-1,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+
+    def weight(self, labels: torch.Tensor) -> float:
+        """The number of labels that count; with class weights the sum of theirs."""
+        counted = labels[labels >= 0].long()
+        return float(len(counted)) if self.class_weight is None else self.class_weight[counted].sum().item()
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Logits (..., C), integer labels (...), -1 = does not count."""
-    return functional.cross_entropy(logits.flatten(0, -2).float(), labels.flatten().long(), ignore_index=-1)
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Of labels (..., C) that are 0 or 1; single elements at -1 do not count."""
+
+    positive_weight: torch.Tensor | None = None
+    """float32 (C,)."""
+    label_smoothing: float = 0.0
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum over elements; with weights positive elements count that much more."""
+        counts = labels >= 0
+        target = labels.float() * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        weight = None if self.positive_weight is None else self.positive_weight.to(logits.device)
+        losses = functional.binary_cross_entropy_with_logits(
+            logits.float(), target, pos_weight=weight, reduction="none"
+        )
+        return torch.where(counts, losses, 0.0).sum()
+
+    def weight(self, labels: torch.Tensor) -> float:
+        """The number of elements that count."""
+        return float((labels >= 0).sum())
 
 
-def binary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Logits (..., C), labels (..., C) of 0 and 1, single elements at -1 do not count."""
-    counts = labels >= 0
-    return functional.binary_cross_entropy_with_logits(logits[counts].float(), labels[counts].float())
+def make_criterion(task: Task, settings: TrainingConfig, labels: np.ndarray) -> Criterion:
+    """The task's loss with what `settings` add to it; `labels`: all of the training's, (...,) or (..., C).
+
+    ConfigError for a setting that the task's loss does not have.
+    """
+    many = task.kind == "many"
+    problems = []
+    if many and settings.class_balance:
+        problems.append(f"class_balance: task {task.name} has many classes a frame; take positive_weights")
+    if not many and settings.positive_weights:
+        problems.append(f"positive_weights: task {task.name} has one class a frame; take class_balance")
+    raise_problems(problems, ConfigError)
+    smoothing = settings.label_smoothing
+    if many:
+        return BinaryCrossEntropy(positive_weights(labels) if settings.positive_weights else None, smoothing)
+    balanced = class_balanced_weights(labels, len(task.classes), settings.class_balance)
+    return CrossEntropy(balanced if settings.class_balance else None, smoothing)
+
+
+def class_balanced_weights(labels: np.ndarray, classes: int, beta: float) -> torch.Tensor:
+    """(1 - beta) / (1 - beta^n) for a class of n labels, mean 1 over the classes that occur; float32 (classes,).
+
+    The effective number of samples (Cui et al. 2019, arXiv:1901.05555, eq. 3); beta = 1 is its limit, 1 / n.
+    """
+    count = np.bincount(labels[labels >= 0].ravel(), minlength=classes).astype(np.float64)
+    effective = count if beta == 1 else (1 - beta**count) / (1 - beta)
+    weight = np.divide(1, effective, out=np.zeros(classes), where=count > 0)
+    return torch.from_numpy(weight * (count > 0).sum() / weight.sum()).float()
+
+
+def positive_weights(labels: np.ndarray) -> torch.Tensor:
+    """Negative over positive labels of each class, 1 for a class without either; float32 (C,).
+
+    So both weigh the same (`pos_weight` of PyTorch's BCEWithLogitsLoss). `labels` (..., C), -1 does not count.
+    """
+    rows = labels.reshape(-1, labels.shape[-1])
+    positive, negative = ((rows == value).sum(axis=0).astype(np.float64) for value in (1, 0))
+    weight = np.divide(negative, positive, out=np.ones_like(positive), where=(positive > 0) & (negative > 0))
+    return torch.from_numpy(weight).float()

@@ -5,9 +5,11 @@ import io
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from fercache.data.datasets import EpochOrder, WindowSet, frame_loader
+from fercache.data.datasets import EpochBatches, WindowSet, frame_loader, in_order, share_of
 from fercache.data.frames import decode, list_frames
 from fercache.errors import DataError
 
@@ -75,7 +77,7 @@ def test_batches_keep_the_order_and_report_broken_frames(tmp_path, workers):
         jpeg(tmp_path / f"{number}.jpg", (number * 40, 0, 0))
         paths.append(str(tmp_path / f"{number}.jpg"))
     (tmp_path / "1.jpg").write_bytes(b"")
-    batches = list(frame_loader(paths, 3, workers))
+    batches = list(frame_loader(paths, in_order(range(5), 3), workers))
     assert [batch.index.tolist() for batch in batches] == [[0, 2], [3, 4]]
     assert [list(batch.failures) for batch in batches] == [[1], []]
     assert batches[1].frames.shape == (2, 3, 48, 48) and batches[1].frames.dtype == torch.uint8
@@ -85,22 +87,49 @@ def test_batches_keep_the_order_and_report_broken_frames(tmp_path, workers):
 def test_frames_of_different_sizes_come_as_a_list(tmp_path):
     jpeg(tmp_path / "1.jpg")
     jpeg(tmp_path / "2.jpg", size=(20, 30))
-    (batch,) = frame_loader([str(tmp_path / "1.jpg"), str(tmp_path / "2.jpg")], 2, 0)
+    (batch,) = frame_loader([str(tmp_path / "1.jpg"), str(tmp_path / "2.jpg")], [[0, 1]], 0)
     assert [tuple(frame.shape) for frame in batch.frames] == [(3, 48, 48), (3, 30, 20)]
 
 
-def test_each_epoch_has_its_own_order_and_every_sample_once():
-    order = EpochOrder(50, seed=3)
-    first = list(order)
-    assert sorted(first) == list(range(50)) and first == list(order)
-    order.epoch = 1
-    assert list(order) != first and list(EpochOrder(50, seed=4)) != first
+def test_each_epoch_has_its_own_order():
+    first = list(EpochBatches(50, 8, seed=3).start(0))
+    assert first == list(EpochBatches(50, 8, seed=3).start(0))
+    assert first != list(EpochBatches(50, 8, seed=3).start(1)) != list(EpochBatches(50, 8, seed=4).start(1))
+
+
+@given(samples=st.integers(1, 200), batch_size=st.integers(1, 250), ranks=st.integers(1, 5), start=st.floats(0, 1))
+def test_every_sample_is_in_one_step_of_one_rank(samples, batch_size, ranks, start):
+    try:
+        dealt = [EpochBatches(samples, batch_size, 0, rank, ranks) for rank in range(ranks)]
+    except ValueError:
+        assert batch_size < 2 * ranks or samples < ranks
+        return
+    steps = [list(order) for order in dealt]
+    assert sorted(place for own in steps for part in own for place in part) == list(range(samples))
+    sizes = [sum(map(len, parts)) for parts in zip(*steps, strict=True)]
+    assert len(sizes) == -(-samples // batch_size) and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+    assert all(part for own in steps for part in own)
+    later = int(start * len(sizes))
+    for order, own in zip(dealt, steps, strict=True):
+        assert list(order.start(0, later)) == own[later:] and len(order) == len(sizes) - later
+
+
+@given(count=st.integers(1, 50), ranks=st.integers(1, 7))
+def test_shares_are_equally_long_and_leave_nothing_out(count, ranks):
+    shares = [share_of(count, rank, ranks) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {-(-count // ranks)}
+    assert {place for share in shares for place in share} == set(range(count))
+
+
+def test_places_in_order():
+    assert in_order(range(5), 2) == [[0, 1], [2, 3], [4]]
+    assert in_order([7, 9], 3) == [[7, 9]]
 
 
 def test_windows_are_gathered_as_float32():
     embedding = torch.arange(12, dtype=torch.float16).reshape(4, 3)
     windows = WindowSet(embedding, torch.tensor([[0, 0, 1], [1, 2, 3], [3, 3, 3]]), torch.tensor([5, 6, 7]))
-    batches = list(windows.batches(2, [2, 0, 1]))
-    assert [labels.tolist() for _, labels in batches] == [[7, 5], [6]]
-    assert batches[1][0].dtype == torch.float32
-    assert batches[1][0].tolist() == [[[3, 4, 5], [6, 7, 8], [9, 10, 11]]]
+    batches = list(windows.batches([[2, 0], [1]]))
+    assert [(places.tolist(), labels.tolist()) for places, _, labels in batches] == [([2, 0], [7, 5]), ([1], [6])]
+    assert batches[1][1].dtype == torch.float32
+    assert batches[1][1].tolist() == [[[3, 4, 5], [6, 7, 8], [9, 10, 11]]]

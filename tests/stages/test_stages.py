@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fercache.cache.reader import Cache
 from fercache.config import EnsembleConfig, ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.annotations import read_annotation
-from fercache.data.datasets import frame_loader
+from fercache.data.datasets import frame_loader, in_order
 from fercache.data.manifest import read_manifest, write_manifest
 from fercache.errors import CacheError, ConfigError, DataError, RunError
 from fercache.models.preprocessing import prepare
@@ -83,7 +84,8 @@ def network_logits(project, video_id):
     (video,) = [v for v in read_manifest(project.manifest).videos if v.video_id == video_id]
     with torch.inference_mode():
         parts = [
-            network(prepare(batch.frames, weights.preprocessing)) for batch in frame_loader(video.frames().path, 1, 0)
+            network(prepare(batch.frames, weights.preprocessing))
+            for batch in frame_loader(video.frames().path, in_order(range(len(video.frames().path)), 1), 0)
         ]
     return torch.cat(parts).numpy()
 
@@ -393,7 +395,7 @@ def test_broken_frames_stop_training_and_are_all_named(tmp_path):
     for broken in ("a/00002.jpg", "a/00003.jpg", "v/00001.jpg"):
         (tmp_path / "set" / "cropped_aligned" / broken).write_bytes(b"")
     with pytest.raises(DataError) as caught:
-        finetune(make_manifest(tmp_path), tmp_path / "cnn", SMALL)
+        finetune(make_manifest(tmp_path), tmp_path / "cnn", replace(SMALL, batch_size=3))
     assert str(caught.value).count("is empty") == 3 and "v/00001.jpg" in str(caught.value)
 
 
@@ -404,7 +406,7 @@ def test_action_units_go_the_whole_way(tmp_path):
         labels[2, 3], labels[4] = -1, -1
         write_video(tmp_path / "set", video, range(1, 9), labels, split, task="au")
     manifest = make_manifest(tmp_path, "au")
-    cnn = finetune(manifest, tmp_path / "cnn", SMALL)
+    cnn = finetune(manifest, tmp_path / "cnn", replace(SMALL, batch_size=3))
     cache = extract(manifest, str(cnn), tmp_path / "cache", EXACT)
     gru = train_temporal(manifest, cache, tmp_path / "gru", HEADS["gru"])
     paths = [predict(run, manifest, cache, tmp_path / f"{run.name}.h5") for run in (cnn, gru)]

@@ -1,26 +1,21 @@
-"""The machine that a run is on: device, threads, precision, seeds, stop signals.
-
-The only reader of the environment. torch is imported where it is needed, so that the command line
-answers `--help` without it.
-"""
+"""The machine that a run is on: device, threads, precision, seeds, versions."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fercache import __version__
-from fercache.errors import ConfigError, Stopped
+from fercache.errors import ConfigError
+from fercache.runtime.group import ranks
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +28,8 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def thread_count(wanted: int | None) -> int:
-    """`wanted`, or SLURM_CPUS_PER_TASK, or the cores this process may use."""
-    return wanted or _slurm_threads() or len(os.sched_getaffinity(0))
+    """`wanted`, or this rank's share of SLURM_CPUS_PER_TASK, or of the cores this process may use."""
+    return wanted or max(1, (_slurm_threads() or len(os.sched_getaffinity(0))) // ranks().on_this_machine)
 
 
 def use_threads(wanted: int | None) -> int:
@@ -56,30 +51,37 @@ def _slurm_threads() -> int | None:
 
 
 def device() -> torch.device:
-    """The GPU where there is one, else the processor."""
+    """The GPU of this rank where there is one, else the processor."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", ranks().local) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def decoding_workers(wanted: int | None) -> int:
     """Processes that decode frames: `wanted`, else one on a CPU (the network needs the cores), up to 8 with a GPU."""
     if wanted is not None:
         return wanted
-    return 1 if device().type == "cpu" else min(8, len(os.sched_getaffinity(0)))
+    return 1 if device().type == "cpu" else max(1, min(8, len(os.sched_getaffinity(0)) // ranks().on_this_machine))
 
 
 def resolve_precision(wanted: str, recorded: str | None = None) -> str:
-    """fp32 or bf16; auto takes what was `recorded` when the work began, else bf16 where the device has units for it."""
+    """fp32, bf16 or fp16; auto takes what was `recorded` when the work began, else what the device is fastest in.
+
+    That is bf16 where the device has units for it, fp16 on GPUs before those, else fp32. ConfigError for
+    fp16 on a processor, where it is emulated.
+    """
     import torch
 
-    if wanted != "auto":
-        return wanted
-    if recorded is not None:
-        return recorded
-    if device().type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if _processor_flags() & BF16_FLAGS else "fp32"
+    on_gpu = device().type == "cuda"
+    if wanted == "auto" and recorded is not None:
+        wanted = recorded
+    if wanted == "auto":
+        if on_gpu:
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if _processor_flags() & BF16_FLAGS else "fp32"
+    if wanted == "fp16" and not on_gpu:
+        raise ConfigError("precision: found fp16, which needs a GPU; on a processor take bf16 or fp32")
+    return wanted
 
 
 def _processor_flags() -> set[str]:
@@ -91,10 +93,11 @@ def _processor_flags() -> set[str]:
 
 
 def autocast(precision: str) -> torch.autocast:
-    """The context in which a network computes in `precision` (fp32 or bf16) on `device()`."""
+    """The context in which a network computes in `precision` (fp32, bf16 or fp16) on `device()`."""
     import torch
 
-    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device().type, dtype=dtype, enabled=precision != "fp32")
 
 
 def seed_everything(*seeds: int) -> None:
@@ -121,6 +124,7 @@ def environment(seed: int, threads: int) -> dict[str, Any]:
         "gpu": gpu,
         "seed": seed,
         "threads": threads,
+        "ranks": ranks().count,
         "command": sys.argv,
     }
 
@@ -137,53 +141,8 @@ def _commit() -> str | None:
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """`items`, with a progress bar on standard error where that is a terminal."""
+    """`items`, with a progress bar on the first rank's standard error where that is a terminal."""
     from tqdm import tqdm
 
-    return iter(tqdm(items, desc=what, total=total, disable=None, leave=False, dynamic_ncols=True))
-
-
-class StopFlag:
-    """Says whether a signal asked to stop."""
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-
-    def check(self) -> None:
-        """Raise Stopped if a signal came."""
-        if self.signal is not None:
-            raise Stopped(self.signal)
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopFlag]:
-    """Turn TERM, INT and USR1 into a flag that long work looks at between its steps.
-
-    A second INT ends at once. Outside the main thread, where Python delivers no signals, the flag
-    is never set.
-    """
-    flag = StopFlag()
-
-    def note(number: int, _frame: object) -> None:
-        if flag.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        flag.signal = signal.Signals(number).name
-        log.warning("%s: stopping after this step", flag.signal)
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    try:
-        before = {number: signal.signal(number, note) for number in numbers}
-    except ValueError:  # not the main thread
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def ignore_interrupts(_worker: int) -> None:
-    """For loader processes: INT and USR1 reach the whole group, but only the main process decides to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    hidden = None if ranks().first else True
+    return iter(tqdm(items, desc=what, total=total, disable=hidden, leave=False, dynamic_ncols=True))

@@ -1,0 +1,37 @@
+"""The machine that a run is on, the ranks that share the work, and the signals that stop it.
+
+The only reader of the environment. torch is imported where it is needed, so that the command line
+answers `--help` without it.
+"""
+
+from fercache.runtime.group import Ranks, process_group, ranks
+from fercache.runtime.machine import (
+    autocast,
+    decoding_workers,
+    device,
+    environment,
+    progress,
+    resolve_precision,
+    seed_everything,
+    thread_count,
+    use_threads,
+)
+from fercache.runtime.signals import StopFlag, ignore_interrupts, stop_signals
+
+__all__ = [
+    "Ranks",
+    "StopFlag",
+    "autocast",
+    "decoding_workers",
+    "device",
+    "environment",
+    "ignore_interrupts",
+    "process_group",
+    "progress",
+    "ranks",
+    "resolve_precision",
+    "seed_everything",
+    "stop_signals",
+    "thread_count",
+    "use_threads",
+]

@@ -1,0 +1,58 @@
+"""Signals that ask to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fercache.errors import Stopped
+
+log = logging.getLogger(__name__)
+
+
+class StopFlag:
+    """Says whether a signal asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+    def check(self) -> None:
+        """Raise Stopped if a signal came."""
+        if self.signal is not None:
+            raise Stopped(self.signal)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopFlag]:
+    """Turn TERM, INT and USR1 into a flag that long work looks at between its steps.
+
+    A second INT ends at once. Outside the main thread, where Python delivers no signals, the flag
+    is never set.
+    """
+    flag = StopFlag()
+
+    def note(number: int, _frame: object) -> None:
+        if flag.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        flag.signal = signal.Signals(number).name
+        log.warning("%s: stopping after this step", flag.signal)
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    try:
+        before = {number: signal.signal(number, note) for number in numbers}
+    except ValueError:  # not the main thread
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_interrupts(_worker: int) -> None:
+    """For loader processes: INT and USR1 reach the whole group, but only the main process decides to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
