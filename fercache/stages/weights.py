@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fercache import runtime
 from fercache.data.annotations import labelled
 from fercache.data.frames import decode
 from fercache.data.manifest import read_manifest
@@ -52,12 +53,15 @@ class Inspection:
     """Which faces the self-test looked at."""
 
 
-def inspect_weights(source: str, *, faces: Path | None = None, form: str | None = None) -> Inspection:
+def inspect_weights(
+    source: str, *, faces: Path | None = None, form: str | None = None, threads: int | None = None
+) -> Inspection:
     """Read a weights file or run folder, and test its preprocessing on faces.
 
     `faces`: a folder of face crops, at any depth, or a manifest; None draws some. `form`: the file's
     format where its contents do not decide; without it such a file is inspected as it is.
     """
+    runtime.use_threads(threads)
     undecided: tuple[str, ...] = ()
     try:
         weights = load_weights(source, form=form)

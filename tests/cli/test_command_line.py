@@ -158,7 +158,10 @@ def test_bad_weights_are_named(manifest, tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
     output = refused(*finetune(manifest, "--weights", path))
-    assert "tensors are missing for the VGGFace2 ResNet50" in output and "too many" in output
+    assert "its 1 keys (features.0.weight) are those of no format known here" in output
+    torch.save({"conv1_7x7_s2.weight": torch.zeros(64, 3, 7, 7), "extra": torch.zeros(1)}, path)
+    output = refused(*finetune(manifest, "--weights", path))
+    assert "266 tensors are missing for resnet50-vggface2" in output and "1 tensors are too many" in output
     path.write_bytes(path.read_bytes()[:300])
     assert "is damaged or cut off" in refused(*finetune(manifest, "--weights", path))
     path.write_bytes(pickle.dumps(Evil(), protocol=2))
@@ -174,9 +177,9 @@ def test_checkpoints_that_do_not_fit_are_named(manifest, tmp_path):
     for change, words in (
         (
             lambda c: c["model"].pop("classifier.bias"),
-            "missing for the VGGFace2 ResNet50: classifier.bias",
+            "missing for resnet50-vggface2: classifier.bias",
         ),
-        (lambda c: c["model"].update(extra=torch.zeros(1)), "too many for the VGGFace2 ResNet50: extra"),
+        (lambda c: c["model"].update(extra=torch.zeros(1)), "too many for resnet50-vggface2: extra"),
         (lambda c: c["model"]["classifier.bias"].fill_(float("nan")), "classifier.bias: holds numbers that are not"),
         (lambda c: c.pop("task"), "is damaged: it has no 'task'"),
     ):

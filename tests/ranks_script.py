@@ -1,0 +1,115 @@
+"""What tests run under torchrun: `ranks_script.py WHAT OUT`, with one process or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fercache import runtime
+from fercache.config import TrainingConfig
+from fercache.data.datasets import EpochBatches, in_order, share_of
+from fercache.errors import RunError
+from fercache.rundir import RunDir
+from fercache.stages.common import validation_scores
+from fercache.tasks import TASKS
+from fercache.training.engine import Batch
+from fercache.training.fit import Fit, fit
+from fercache.training.losses import make_criterion
+
+VALIDATED = 23
+X = torch.randn(41, 5, generator=torch.Generator().manual_seed(0))
+Y = torch.randint(0, 7, (41,), generator=torch.Generator().manual_seed(1))
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 7))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def plan(ranks, on_step=lambda epoch, step: None, norm=True):
+    torch.manual_seed(0)
+    network = Network()
+    if not norm:
+        network.layers[2] = nn.Identity()
+    settings = TrainingConfig(epochs=3, batch_size=8, lr=0.05, clip_norm=1.0, class_balance=0.9)
+    order = EpochBatches(41, 8, 1, ranks.rank, ranks.count)
+
+    def batches(epoch, start):
+        for step, part in enumerate(map(torch.tensor, order.start(epoch, start)), start=start):
+            on_step(epoch, step)
+            yield Batch(part, X[part], Y[part])
+
+    def validate(check):
+        own = share_of(41, ranks.rank, ranks.count)
+        parts = [Batch(torch.tensor(p), X[p], Y[p]) for p in in_order(own, 4)]
+        return validation_scores(TASKS["expr"], network, parts, Y.numpy(), "fp32", check)
+
+    criterion = make_criterion(TASKS["expr"], settings, Y.numpy())
+    names = lambda index: list(map(str, index.tolist()))  # noqa: E731
+    return Fit(network, order.steps, batches, validate, names, criterion, settings, "fp32", 7, "test", {"task": "expr"})
+
+
+def train(out, ranks):
+    fit(plan(ranks), RunDir(out), ranks)
+
+
+def train_without_norm(out, ranks):
+    fit(plan(ranks, norm=False), RunDir(out), ranks)
+
+
+def stop_one(out, ranks):
+    """A signal that reaches the last rank alone stops all of them in the same step."""
+
+    def on_step(epoch, step):
+        if (epoch, step) == (1, 2) and ranks.rank == ranks.count - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    fit(plan(ranks, on_step), RunDir(out), ranks)
+
+
+def fail_one(out, ranks):
+    def on_step(epoch, step):
+        if (epoch, step) == (0, 3) and ranks.rank == 1:
+            raise RunError("the second rank's disk is full")
+
+    fit(plan(ranks, on_step), RunDir(out), ranks)
+
+
+def score(out, ranks):
+    """Scores of given logits on a number of frames that two ranks cannot share evenly."""
+    rng = np.random.default_rng(0)
+    logits, labels = torch.from_numpy(rng.normal(size=(VALIDATED, 7)).astype("f4")), rng.integers(0, 7, VALIDATED)
+    seen = []
+
+    def batches():
+        for part in in_order(share_of(VALIDATED, ranks.rank, ranks.count), 4):
+            seen.extend(part)
+            yield Batch(torch.tensor(part), logits[part], torch.from_numpy(labels[part]))
+
+    found = validation_scores(TASKS["expr"], nn.Identity(), batches(), labels, "fp32", lambda: None)
+    (out / f"rank{ranks.rank}.json").write_text(json.dumps({"scores": found, "seen": seen}))
+
+
+if __name__ == "__main__":
+    from fercache.errors import FercacheError, Stopped
+
+    torch.set_num_threads(1)
+    try:
+        with runtime.process_group() as own:
+            globals()[sys.argv[1]](Path(sys.argv[2]), own)
+    except FercacheError as error:
+        sys.exit(f"Error: {error}")
+    except Stopped as stop:
+        print(f"stopped by {stop}", file=sys.stderr)
+        sys.exit(Stopped.EXIT_STATUS)
