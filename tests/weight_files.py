@@ -134,6 +134,7 @@ def vggface_tensors(seed=0, people=2622):
     for name, shape in shapes.items():
         tensors[f"{name}.weight"] = torch.randn(shape, generator=g) * (2 / np.prod(shape[1:])) ** 0.5
         tensors[f"{name}.bias"] = torch.randn(shape[0], generator=g) * 0.1
+    tensors["conv1_1.weight"] /= 100  # pixels are 0-255
     return tensors
 
 

@@ -67,21 +67,24 @@ class TrainingConfig:
     """Which epoch's network `best.pt` keeps: the best by the task's score on validation, or the last."""
 
     def __post_init__(self) -> None:
-        _check(
-            self,
-            epochs=self.epochs >= 1,
-            batch_size=self.batch_size >= 1,
-            lr=self.lr > 0,
-            momentum=0 <= self.momentum < 1,
-            weight_decay=self.weight_decay >= 0,
-            milestones=all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False)),
-            gamma=self.gamma > 0,
-            warmup=0 <= self.warmup < max(1, self.epochs),
-            clip_norm=self.clip_norm is None or self.clip_norm > 0,
-            label_smoothing=0 <= self.label_smoothing < 1,
-            class_balance=0 <= self.class_balance <= 1,
-            save_minutes=self.save_minutes >= 0,
-        )
+        _check(self, **self._conditions())
+
+    def _conditions(self) -> dict[str, bool]:
+        """Key -> whether it holds; a section adds its own, so that all problems are told at once."""
+        return {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "lr": self.lr > 0,
+            "momentum": 0 <= self.momentum < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "milestones": all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False)),
+            "gamma": self.gamma > 0,
+            "warmup": 0 <= self.warmup < max(1, self.epochs),
+            "clip_norm": self.clip_norm is None or self.clip_norm > 0,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "class_balance": 0 <= self.class_balance <= 1,
+            "save_minutes": self.save_minutes >= 0,
+        }
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,13 @@ class FinetuneConfig(TrainingConfig):
     workers: int | None = _value(None, "at least 0")
     """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(
-            self,
-            image_size=self.image_size is None or self.image_size >= 48,
-            every_nth_frame=self.every_nth_frame >= 1,
-            crop_scale=0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
-            workers=self.workers is None or self.workers >= 0,
-        )
+    def _conditions(self) -> dict[str, bool]:
+        return super()._conditions() | {
+            "image_size": self.image_size is None or self.image_size >= 48,
+            "every_nth_frame": self.every_nth_frame >= 1,
+            "crop_scale": 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+            "workers": self.workers is None or self.workers >= 0,
+        }
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,9 @@ class TrainTemporalConfig(TrainingConfig):
     stride: int = _value(4, "from 1 to the window's length, or labelled frames would be passed over")
     """Frames between the centres of training windows."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, window=self.window >= 1 and self.window % 2 == 1, stride=1 <= self.stride <= self.window)
+    def _conditions(self) -> dict[str, bool]:
+        odd = self.window >= 1 and self.window % 2 == 1
+        return super()._conditions() | {"window": odd, "stride": 1 <= self.stride <= self.window}
 
 
 @dataclass(frozen=True)

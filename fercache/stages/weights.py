@@ -188,7 +188,7 @@ def _manifest_faces(source: Path) -> list[str]:
 
 def _drawn_faces() -> tuple[list[torch.Tensor], str]:
     with tempfile.TemporaryDirectory() as folder:
-        settings = SynthSettings(train=52, validation=0, test=0, seconds=1, fps=5)
+        settings = SynthSettings(train=-(-FACES // 5), validation=0, test=0, seconds=1, fps=5)
         (Path(folder) / DRAWN).mkdir()
         for video in plan_videos(settings):
             write_video(Path(folder), settings, video)
