@@ -21,7 +21,8 @@ from fercache.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("fercache ")]
+TYPED = [re.sub(r"^torchrun .* -m fercache ", "fercache ", line) for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in TYPED if line.startswith("fercache ")]
 SECTIONS = {"synth", "finetune", "extract", "train-temporal", "predict", "ensemble"}
 
 
