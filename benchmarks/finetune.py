@@ -30,7 +30,7 @@ def timed(self, *given):
     ends.append(time.perf_counter())
     return total
 Trainer.step = timed
-config = load_config(None, "finetune", sys.argv[3:])
+config = load_config(str(Path(sys.argv[1]).with_name("empty.yaml")), "finetune", sys.argv[3:])
 finetune(Path(sys.argv[1]), Path(sys.argv[2]), config.finetune, threads=config.threads)
 print((len(ends) - {WARM_UP}) / (ends[-1] - ends[{WARM_UP} - 1]))
 """
@@ -73,6 +73,8 @@ def draw(folder: Path, frames: int) -> Path:
         write_annotation(video.labels_path, task, np.where(kept, labels, task.invalid))
     if any(left.values()):
         sys.exit(f"too few labelled frames were drawn: {left} are missing")
+    # So that no fercache.yaml of the current folder changes what is measured.
+    (folder / "empty.yaml").touch()
     write_manifest(folder / "faces.csv", manifest)
     return folder / "faces.csv"
 

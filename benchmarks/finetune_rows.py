@@ -20,7 +20,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 FROM_NOTHING = "--weights none --set crop_scale=[0.9,1] --set batch_size=32"
+DRAWN = f"{FROM_NOTHING} --set image_size=64 --set lr=0.005 --set zero_init_residual=true"
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Row:
 
 ROWS = (
     Row("realfaces", "expr", f"{FROM_NOTHING} --set image_size=112 --set lr=0.01 --set milestones=[6,8]"),
-    Row("drawn", "expr", f"{FROM_NOTHING} --set image_size=64 --set lr=0.005 --set zero_init_residual=true"),
-    Row("drawn", "au", f"{FROM_NOTHING} --set image_size=64 --set lr=0.005 --set zero_init_residual=true"),
+    Row("drawn", "expr", DRAWN),
+    Row("drawn", "au", f"{DRAWN} --set positive_weights=true"),
 )
 
 
@@ -63,13 +66,14 @@ def run(row: Row, folder: Path, epochs: int) -> str:
     command, out = row.command(epochs), folder / f"{row.data}_{row.task}"
     # Long enough to be within an epoch, too short to be at the end.
     stopped = call(command, folder, stop_after_s=45)
-    done = len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0
+    place = torch.load(out / "last.pt", weights_only=True)
+    where = f"after epoch {len(place['history'])}, at step {place['place']['step']}"
     finished = call(command, folder)
     if (stopped, finished) != (75, 0):
         sys.exit(f"{command}: ended with {stopped}, then {finished}, expected 75, then 0")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     best = max(lines, key=lambda line: line["score"])
-    cells = [row.data, row.task.upper(), f"after {done} epochs", best["epoch"]]
+    cells = [row.data, row.task.upper(), where, best["epoch"]]
     cells += [f"{best[key]:.4f}" for key in ("f1", "f1_occurring", "accuracy", "score")]
     cells += [f"{lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}", f"{sum(line['seconds'] for line in lines):.0f}"]
     return f"| {' | '.join(map(str, cells))} |"

@@ -20,6 +20,10 @@ PLACES = ("manifest", "cache", "weights", "weights_format", "workers", "save_min
 """Values that are recorded and change no result: where things lay (their digests stand beside), who decoded."""
 
 
+MAY_CHANGE = {"threads": "the last bits differ", "ranks": "batch norm sees other parts of a step"}
+"""Values of the machine with which a run may go on otherwise, and what that does to it."""
+
+
 @dataclass(frozen=True)
 class RunDir:
     """The files of one run."""
@@ -73,8 +77,8 @@ class RunDir:
         """Start a run with these resolved values, or make sure that the one here has the same.
 
         Places may differ, since what lies there is compared by its digest. Another number of
-        threads is only warned of: it changes the last bits, not the run. A run without a finished
-        epoch has nothing to lose, and begins anew.
+        threads or ranks is only warned of. A run without anything saved has nothing to lose, and begins
+        anew.
         """
         before = self.recorded() if self.last.exists() else {}
         if not before:
@@ -87,11 +91,10 @@ class RunDir:
         if not before:
             return
         differing = [key for key in {**values, **before} if values.get(key) != before.get(key) and key not in PLACES]
-        if "threads" in differing:
-            differing.remove("threads")
-            log.warning(
-                "%s: begun with %s threads, goes on with %s", self.path, before.get("threads"), values["threads"]
-            )
+        for key in [key for key in MAY_CHANGE if key in differing]:
+            differing.remove(key)
+            found = (self.path, key, before.get(key), values[key], MAY_CHANGE[key])
+            log.warning("%s: begun with %s %s, goes on with %s: %s", *found)
         if differing:
             found = "; ".join(f"{key} is {before.get(key)!r} there, {values.get(key)!r} here" for key in differing)
             raise RunError(f"{self.path}: holds another run ({found}); choose another folder, or remove this one")

@@ -53,19 +53,26 @@ def plan(ranks, on_step=lambda epoch, step: None, norm=True):
     def validate(check):
         own = share_of(41, ranks.rank, ranks.count)
         parts = [Batch(torch.tensor(p), X[p], Y[p]) for p in in_order(own, 4)]
-        return validation_scores(TASKS["expr"], network, parts, Y.numpy(), "fp32", check)
+        return validation_scores(
+            TASKS["expr"], network, parts, Y.numpy(), "fp32", check, lambda places: list(map(str, places))
+        )
 
     criterion = make_criterion(TASKS["expr"], settings, Y.numpy())
     names = lambda index: list(map(str, index.tolist()))  # noqa: E731
     return Fit(network, order.steps, batches, validate, names, criterion, settings, "fp32", 7, "test", {"task": "expr"})
 
 
+def go(chosen, out, ranks):
+    with runtime.stop_signals() as stop:
+        fit(chosen, RunDir(out), ranks, stop)
+
+
 def train(out, ranks):
-    fit(plan(ranks), RunDir(out), ranks)
+    go(plan(ranks), out, ranks)
 
 
 def train_without_norm(out, ranks):
-    fit(plan(ranks, norm=False), RunDir(out), ranks)
+    go(plan(ranks, norm=False), out, ranks)
 
 
 def stop_one(out, ranks):
@@ -75,7 +82,7 @@ def stop_one(out, ranks):
         if (epoch, step) == (1, 2) and ranks.rank == ranks.count - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    fit(plan(ranks, on_step), RunDir(out), ranks)
+    go(plan(ranks, on_step), out, ranks)
 
 
 def fail_one(out, ranks):
@@ -83,7 +90,7 @@ def fail_one(out, ranks):
         if (epoch, step) == (0, 3) and ranks.rank == 1:
             raise RunError("the second rank's disk is full")
 
-    fit(plan(ranks, on_step), RunDir(out), ranks)
+    go(plan(ranks, on_step), out, ranks)
 
 
 def score(out, ranks):
@@ -97,7 +104,7 @@ def score(out, ranks):
             seen.extend(part)
             yield Batch(torch.tensor(part), logits[part], torch.from_numpy(labels[part]))
 
-    found = validation_scores(TASKS["expr"], nn.Identity(), batches(), labels, "fp32", lambda: None)
+    found = validation_scores(TASKS["expr"], nn.Identity(), batches(), labels, "fp32", lambda: None, list)
     (out / f"rank{ranks.rank}.json").write_text(json.dumps({"scores": found, "seen": seen}))
 
 

@@ -7,7 +7,7 @@ import pytest
 from fercache.errors import FercacheError, RunError
 from fercache.rundir import RunDir
 
-VALUES = {"stage": "finetune", "lr": 0.1, "threads": 2}
+VALUES = {"stage": "finetune", "lr": 0.1, "threads": 2, "ranks": 1}
 
 
 def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
@@ -19,8 +19,9 @@ def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
     run.begin(VALUES, {"host": "y"})
     assert run.recorded() == VALUES and '"x"' in run.environment.read_text()
     logging.getLogger("fercache").propagate = True
-    run.begin({**VALUES, "threads": 4}, {})
-    assert "begun with 2 threads, goes on with 4" in caplog.text
+    run.begin({**VALUES, "threads": 4, "ranks": 8}, {})
+    assert "begun with threads 2, goes on with 4: the last bits differ" in caplog.text
+    assert "begun with ranks 1, goes on with 8: batch norm sees other parts of a step" in caplog.text
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path):

@@ -32,11 +32,11 @@ def inspect(source: str, faces: Path | None, form: str | None, config: str | Non
 
 
 @weights_group.command("convert")
-@click.argument("source", metavar="FILE|RUN", type=PATH)
+@click.argument("source", metavar="FILE|RUN|imagenet")
 @click.argument("out", type=PATH)
 @format_option("form")
 @config_options
-def convert(source: Path, out: Path, form: str | None, config: str | None, sets: tuple[str, ...]) -> None:
+def convert(source: str, out: Path, form: str | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Write the backbone of FILE to OUT as tensors with their record, which every command takes.
 
     The classifier is left out, so that the backbone of a fine-tuned run can begin another task.

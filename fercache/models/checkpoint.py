@@ -22,11 +22,13 @@ FRAME, HEAD, BACKBONE = "frame", "head", "backbone"
 """Kinds of network a checkpoint holds; a backbone is a frame network's without its classifier."""
 _ALWAYS = ("task", "select", "train_prior", "model", "history")
 REQUIRED = {
-    BACKBONE: ("architecture", "preprocessing", "model", "source"),
+    BACKBONE: ("architecture", "preprocessing", "model", "digest", "source"),
     FRAME: (*_ALWAYS, "architecture", "preprocessing"),
     HEAD: (*_ALWAYS, "head", "window", "embedding_dim", "provenance", "precision"),
 }
 """What each kind says beside its tensors."""
+TYPES = {"architecture": str, "preprocessing": dict, "model": dict, "history": list, "train_prior": list}
+"""What some of that must be, for a file that others may have made."""
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -56,7 +58,10 @@ def save_checkpoint(path: Path, kind: str, values: Mapping[str, Any]) -> None:
     with replacing(path) as temporary:
         try:
             torch.save({"format": FORMAT, "kind": kind, **values}, temporary)
-        except RuntimeError as error:  # torch's word for a full disk
+        except RuntimeError as error:
+            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            # torch's words for a full disk
             raise RunError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
 
 
@@ -73,7 +78,13 @@ def check_content(path: Path, content: Mapping[str, Any], *kinds: str) -> dict[s
     if kinds and found not in kinds:
         raise WeightsError(f"{path}: holds a {found} network, expected a {' or '.join(kinds)} network")
     missing = [key for key in REQUIRED.get(found, ()) if key not in content]
-    raise_problems([f"{path}: is damaged: it has no {key!r}" for key in missing], WeightsError)
+    problems = [f"{path}: is damaged: it has no {key!r}" for key in missing]
+    problems += [
+        f"{path}: is damaged: {key!r} is {type(content[key]).__name__}, expected {kind.__name__}"
+        for key, kind in TYPES.items()
+        if key in content and not isinstance(content[key], kind)
+    ]
+    raise_problems(problems, WeightsError)
     return dict(content)
 
 

@@ -33,6 +33,8 @@ class AmbiguousFormat(WeightsError):
 
 COUNTER = "num_batches_tracked"
 """Counts, and changes nothing that a network computes; older files lack it."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What weights are stored in."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Format:
     bgr: bool = False
     """Whether the first convolution expects BGR; it is turned to RGB."""
 
+    @property
+    def classifier_keys(self) -> tuple[str, str]:
+        """The file's keys of that classifier."""
+        return f"{self.classifier}.weight", f"{self.classifier}.bias"
+
     def tensors(self, path: Path, content: Mapping[str, torch.Tensor]) -> tuple[Tensors, dict[str, str], int]:
         """The network's tensors, each of its names -> the file's key, and the classes of the dropped classifier.
 
@@ -62,14 +69,14 @@ class Format:
         kept = {name: key for name, key in keys.items() if not name.endswith(COUNTER)}
         counters = {key for name, key in keys.items() if name.endswith(COUNTER)}
         found = {key: shape for key, shape in shapes_of(content).items() if key not in counters}
-        classes = (found.get(f"{self.classifier}.bias") or (0,))[0]
+        weight, bias = self.classifier_keys
+        classes = (found.get(bias) or (0,))[0]
         expected = {key: shapes[name] for name, key in kept.items()}
         # The classifier is dropped, but it must be there, with any number of classes.
         tail = (1, 1) if self.convolutional else ()
-        expected[f"{self.classifier}.weight"] = (classes, self.architecture.embedding_dim, *tail)
-        expected[f"{self.classifier}.bias"] = (classes,)
+        expected |= {weight: (classes, self.architecture.embedding_dim, *tail), bias: (classes,)}
         check_shapes(path, self.architecture, found, expected)
-        check_finite(path, {key: content[key] for key in expected})
+        check_numbers(path, {key: content[key] for key in expected})
         tensors = {
             name: content[keys[name]].float() if name in kept else torch.tensor(0) for name in shapes
         }  # counters begin at 0
@@ -197,14 +204,27 @@ def backbone_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
 
 
 def shapes_of(tensors: Mapping) -> dict[str, tuple]:
-    """Name -> shape; () for what is no tensor."""
-    return {name: tuple(value.shape) if isinstance(value, torch.Tensor) else () for name, value in tensors.items()}
+    """Name -> shape; for what is no tensor its type, which is no shape."""
+    return {
+        name: tuple(value.shape) if isinstance(value, torch.Tensor) else (type(value).__name__,)
+        for name, value in tensors.items()
+    }
 
 
-def check_finite(path: Path, tensors: Mapping) -> None:
-    """Raise WeightsError naming every tensor that holds a number that is not finite."""
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    raise_problems([f"{path}: {name}: holds numbers that are not finite" for name in broken], WeightsError)
+def check_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise WeightsError naming every tensor that holds other things than finite numbers in float32's range."""
+    problems = []
+    for name, tensor in tensors.items():
+        counter = name.endswith(COUNTER)
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or not (counter or tensor.dtype in FLOATS):
+            found = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})"
+            problems.append(f"{path}: {name}: holds {found}, expected floating-point numbers")
+        elif not counter and not torch.isfinite(tensor.float()).all():
+            problems.append(f"{path}: {name}: holds numbers that are not finite")
+        elif name.endswith("running_var") and (tensor < 0).any():
+            problems.append(f"{path}: {name}: holds negative variances")
+    raise_problems(problems, WeightsError)
 
 
 def check_shapes(

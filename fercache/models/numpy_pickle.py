@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,9 @@ def read_numpy_pickle(path: Path) -> dict[str, np.ndarray] | int:
 
 
 def _array(raw: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
-    data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+    data = raw.encode("latin1") if isinstance(raw, str) else raw
+    if not isinstance(data, (bytes, bytearray)):
+        raise TypeError(f"an array of {type(data).__name__}, expected bytes")
     return np.frombuffer(data, dtype.numpy()).reshape(tuple(map(int, shape)), order=order)
 
 
@@ -138,7 +139,7 @@ _STAND_INS = {
     ("numpy.core.numeric", "_frombuffer"): _StandIn(_from_buffer),
     ("numpy", "ndarray"): _StandIn(_array_class),  # only handed to _reconstruct
     ("numpy", "dtype"): _StandIn(lambda name, *_: _Dtype(name)),
-    ("collections", "OrderedDict"): _StandIn(lambda *items: OrderedDict(*items)),
+    ("collections", "OrderedDict"): _StandIn(lambda *items: dict(*items)),  # which a pickle cannot give attributes
     ("_codecs", "encode"): _StandIn(_encode),
     ("__builtin__", "bytes"): _StandIn(lambda: b""),  # how those protocols write no bytes at all
 }

@@ -6,6 +6,7 @@ Legend: B frames, H x W stored pixels, S side of the network's input.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +45,18 @@ class Preprocessing:
             record = cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
         except (TypeError, KeyError) as error:
             raise WeightsError(f"the preprocessing record is not one: {error}") from error
-        if record.channels not in ("RGB", "BGR") or record.resize != "bilinear":
-            raise WeightsError(f"preprocessing: unknown channels {record.channels!r} or resize {record.resize!r}")
+        numbers = (record.range, *record.mean, *record.std)
+        sound = {
+            "channels": record.channels in ("RGB", "BGR"),
+            "resize": record.resize == "bilinear",
+            "mean": len(record.mean) == 3,
+            "std": len(record.std) == 3,
+            "range, mean or std": all(type(number) in (int, float) and math.isfinite(number) for number in numbers),
+            "image_size": type(record.image_size) is int and record.image_size > 0,
+        }
+        wrong = [name for name, holds in sound.items() if not holds]
+        if wrong or not (record.range > 0 and all(value > 0 for value in record.std)):
+            raise WeightsError(f"the preprocessing record is not one: {', '.join(wrong) or 'range or std'}: {plain}")
         return record
 
 

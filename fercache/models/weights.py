@@ -27,7 +27,7 @@ from fercache.models.formats import (
     AmbiguousFormat,
     Tensors,
     backbone_shapes,
-    check_finite,
+    check_numbers,
     check_shapes,
     get_format,
     possible_formats,
@@ -36,12 +36,15 @@ from fercache.models.formats import (
 )
 from fercache.models.frame_network import ARCHITECTURES, Architecture, FrameNetwork, get_architecture
 from fercache.models.preprocessing import Preprocessing
+from fercache.rundir import RunDir
 from fercache.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
 NONE, IMAGENET = "none", "imagenet"
 """Sources that are no file: random numbers, and torchvision's ImageNet ResNet50."""
+CONVERTED = f"fercache-{BACKBONE}"
+"""Format of what `save_backbone` writes."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,12 @@ class Origin:
     format: str
     keys: dict[str, str] = field(default_factory=dict)
     """Name of each tensor in our network -> its key in the file."""
+    dropped_keys: tuple[str, ...] = ()
+    """The file's keys of an identity or ImageNet classifier, which is left out."""
     dropped_classes: int | None = None
-    """Classes of an identity or ImageNet classifier that was left out."""
+    """How many classes that has."""
+    file: Path | None = None
+    """What was read; None for random numbers."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,8 @@ def load_weights(
     a random ResNet50 begins. Raises WeightsError naming the file and every key that is missing,
     left over or of another shape; ConfigError where `arch` or `form` does not fit.
     """
+    if zero_init_residual and source != NONE:
+        raise ConfigError(f"zero_init_residual: is of random weights alone, and {source} was asked for")
     if source == NONE:
         loaded = _random(arch, zero_init_residual)
     elif source == IMAGENET:
@@ -134,27 +143,30 @@ def from_checkpoint(path: Path, content: Mapping[str, Any]) -> FrameWeights:
         classes = len(TASKS[task].classes)
         expected |= {"classifier.weight": (classes, architecture.embedding_dim), "classifier.bias": (classes,)}
     check_shapes(path, architecture, shapes_of(content["model"]), expected)
-    check_finite(path, content["model"])
+    check_numbers(path, content["model"])
     parts: dict[str, Tensors] = {"backbone": {}, "classifier": {}}
     for name, tensor in content["model"].items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
+    if content["kind"] == BACKBONE and content["digest"] != digest(parts["backbone"]):
+        raise WeightsError(f"{path}: was changed: its digest is not that of its tensors")
     keys = {name: f"backbone.{name}" for name in shapes if not name.endswith(COUNTER)}
     return FrameWeights(
         architecture,
         parts["backbone"],
         Preprocessing.from_plain(content["preprocessing"]),
-        Origin(f"fercache-{content['kind']}", keys),
+        Origin(f"fercache-{content['kind']}", keys, file=path if path.is_file() else RunDir(path).best),
         parts["classifier"] or None,
         task,
     )
 
 
-def save_backbone(path: Path, weights: FrameWeights, source: Path) -> None:
+def save_backbone(path: Path, weights: FrameWeights, source: str) -> None:
     """Write the backbone alone, with its record and what it was made from."""
+    file = weights.origin.file
     made_from = {
-        "file": source.name,
-        "sha256": None if source.is_dir() else hashlib.sha256(source.read_bytes()).hexdigest(),
+        "name": source,
+        "sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
         "format": weights.origin.format,
         "dropped_classes": weights.origin.dropped_classes,
     }
@@ -174,7 +186,11 @@ def _from_file(path: Path, form: str | None) -> FrameWeights:
         return from_checkpoint(path, check_content(path, content, FRAME, BACKBONE))
     possible = possible_formats(path, content, pickled)
     if form is not None:
-        possible = (get_format(form),)
+        chosen = get_format(form)
+        if chosen not in possible:
+            fits = " or ".join(choice.name for choice in possible)
+            raise ConfigError(f"--format: found {form}, but by its contents {path} is {fits}")
+        possible = (chosen,)
     if len(possible) > 1:
         classes = shapes_of(content).get("fc.bias", ("?",))[0]
         names = tuple(choice.name for choice in possible)
@@ -185,8 +201,9 @@ def _from_file(path: Path, form: str | None) -> FrameWeights:
             names,
         )
     tensors, keys, classes = possible[0].tensors(path, content)
-    architecture = possible[0].architecture
-    return FrameWeights(architecture, tensors, architecture.preprocessing, Origin(possible[0].name, keys, classes))
+    chosen, architecture = possible[0], possible[0].architecture
+    origin = Origin(chosen.name, keys, chosen.classifier_keys, classes, path)
+    return FrameWeights(architecture, tensors, architecture.preprocessing, origin)
 
 
 def _random(arch: str | None, zero_init_residual: bool) -> FrameWeights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -100,6 +101,12 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast(device().type, dtype=dtype, enabled=precision != "fp32")
 
 
+def require_compiler() -> None:
+    """Raise ConfigError where torch.compile would find no C++ compiler."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
+        raise ConfigError("compile: needs a C++ compiler (g++, clang++ or CXX), and none is there")
+
+
 def seed_everything(*seeds: int) -> None:
     """Seed torch on all devices from a tuple of numbers, as (seed, epoch)."""
     import numpy as np
@@ -131,7 +138,7 @@ def environment(seed: int, threads: int) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of the checkout that fercache runs from; None for an installed copy."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     answer = subprocess.run(

@@ -11,6 +11,9 @@ from fercache.errors import Stopped
 
 log = logging.getLogger(__name__)
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What schedulers and terminals send."""
+
 
 class StopFlag:
     """Says whether a signal asked to stop."""
@@ -39,9 +42,8 @@ def stop_signals() -> Iterator[StopFlag]:
         flag.signal = signal.Signals(number).name
         log.warning("%s: stopping after this step", flag.signal)
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     try:
-        before = {number: signal.signal(number, note) for number in numbers}
+        before = {number: signal.signal(number, note) for number in STOPPING}
     except ValueError:  # not the main thread
         yield flag
         return
@@ -53,6 +55,9 @@ def stop_signals() -> Iterator[StopFlag]:
 
 
 def ignore_interrupts(_worker: int) -> None:
-    """For loader processes: INT and USR1 reach the whole group, but only the main process decides to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    """For loader processes: signals reach the whole group, but only the main process decides to stop.
+
+    A loader whose main process is gone ends by itself.
+    """
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

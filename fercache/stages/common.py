@@ -14,6 +14,7 @@ from torch import nn
 from fercache import runtime
 from fercache.data.datasets import share_of
 from fercache.data.manifest import Manifest
+from fercache.errors import RunError
 from fercache.scoring.metrics import decide, probabilities, score
 from fercache.tasks import Task
 from fercache.training.engine import Batch, infer
@@ -39,17 +40,26 @@ def validation_scores(
     labels: np.ndarray,
     precision: str,
     check: Callable[[], None],
+    describe: Callable[[list[int]], list[str]],
 ) -> dict[str, float]:
     """The scores of an epoch on all validation labels (N,) or (N, C).
 
     `batches` are those of this rank's `share_of` the N samples, in order. The ranks' logits are put
-    together by place: each sample counts once, whatever the number of ranks.
+    together by place: each sample counts once, whatever the number of ranks. Raises RunError where
+    some are not finite, with the samples' names, which `describe` gives.
     """
     ranks = runtime.ranks()
     own = infer(network, batches, lambda: runtime.autocast(precision), check)  # (share, C)
     logits = np.empty((len(labels), own.shape[1]), np.float32)
     for rank, rows in enumerate(ranks.gather(torch.from_numpy(own)).numpy()):
         logits[share_of(len(labels), rank, ranks.count)] = rows
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        names = "\n".join(describe(broken[:20].tolist()))
+        raise RunError(
+            f"the network gives no finite numbers for {len(broken)} of {len(logits)} validation frames: lower the"
+            f" learning rate, clip the gradient or compute in fp32; the first:\n{names}"
+        )
     result = score(task, decide(task, probabilities(task, logits)), labels)
     return {
         "score": result.score,

@@ -6,7 +6,7 @@ Legend: N labelled frames of a split, B batch, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class LabelledFrames:
     labels: torch.Tensor
     """int8 (N,) or (N, C)."""
 
+    def names(self, places: Sequence[int]) -> list[str]:
+        """The files of some of them."""
+        return [self.paths[place] for place in places]
+
 
 def finetune(
     manifest: Path,
@@ -63,8 +67,8 @@ def finetune(
     frames, WeightsError for the weights, ConfigError for settings that do not fit them, RunError
     where `out` holds something else.
     """
-    with runtime.process_group() as ranks:
-        return _finetune(manifest, out, settings or FinetuneConfig(), task, seed, threads, ranks)
+    with runtime.stop_signals() as stop, runtime.process_group() as ranks:
+        return _finetune(manifest, out, settings or FinetuneConfig(), task, seed, threads, ranks, stop)
 
 
 def _finetune(
@@ -75,6 +79,7 @@ def _finetune(
     seed: int,
     threads: int | None,
     ranks: runtime.Ranks,
+    stop: runtime.StopFlag,
 ) -> Path:
     run = RunDir(out)
     recorded = run.recorded()
@@ -83,6 +88,8 @@ def _finetune(
     frames = _labelled_frames(data, settings.every_nth_frame)
     weights = _starting_weights(settings, data.task, seed)
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
+    if settings.compile:
+        runtime.require_compiler()
     criterion = make_criterion(data.task, settings, frames["train"].labels.numpy())
     loaders = _Loaders(frames, settings, weights.preprocessing, seed, ranks)
     values = {
@@ -104,7 +111,7 @@ def _finetune(
         steps=loaders.steps,
         batches=loaders.training,
         validate=lambda check: _validate(network, loaders, data.task, precision, check),
-        describe=lambda index: [frames["train"].paths[place] for place in index.tolist()],
+        describe=lambda index: frames["train"].names(index.tolist()),
         criterion=criterion,
         settings=settings,
         precision=precision,
@@ -117,7 +124,7 @@ def _finetune(
         *(weights.architecture.name, device, precision, threads, weights.preprocessing.image_size),
         *(loaders.steps, settings.batch_size, ranks.count),
     )
-    fit(plan, run, ranks)
+    fit(plan, run, ranks, stop)
     return out
 
 
@@ -258,5 +265,5 @@ class _Loaders:
 def _validate(
     network: FrameNetwork, loaders: _Loaders, task: Task, precision: str, check: Callable[[], None]
 ) -> Scores:
-    labels = loaders.frames["validation"].labels.numpy()
-    return validation_scores(task, network, loaders.validation(), labels, precision, check)
+    frames = loaders.frames["validation"]
+    return validation_scores(task, network, loaders.validation(), frames.labels.numpy(), precision, check, frames.names)

@@ -6,7 +6,7 @@ Legend: F present frames, N windows, L positions, D embedding, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from fercache.models.checkpoint import HEAD
 from fercache.models.heads import MiddleOutput, get_head
 from fercache.rundir import RunDir
 from fercache.stages.common import run_values, validation_scores
-from fercache.tasks import Task
 from fercache.training.engine import Batch, Batches
 from fercache.training.fit import Fit, Scores, fit
 from fercache.training.losses import make_criterion
@@ -52,8 +51,8 @@ def train_temporal(
     train one head, and the first writes. Raises CacheError for videos that the cache lacks, RunError
     where `out` holds something else.
     """
-    with runtime.process_group() as ranks:
-        return _train_temporal(manifest, cache, out, settings, task, seed, threads, ranks)
+    with runtime.stop_signals() as stop, runtime.process_group() as ranks:
+        return _train_temporal(manifest, cache, out, settings, task, seed, threads, ranks, stop)
 
 
 def _train_temporal(
@@ -65,6 +64,7 @@ def _train_temporal(
     seed: int,
     threads: int | None,
     ranks: runtime.Ranks,
+    stop: runtime.StopFlag,
 ) -> Path:
     head_class = get_head(settings.head)
     run = RunDir(out)
@@ -72,6 +72,8 @@ def _train_temporal(
     threads = runtime.use_threads(threads)
     inputs = _read_inputs(manifest, task, cache)
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
+    if settings.compile:
+        runtime.require_compiler()
     values = {
         **run_values("train_temporal", manifest, inputs.data, seed, threads),
         **as_plain(replace(settings, precision=precision)),
@@ -92,13 +94,13 @@ def _train_temporal(
     )
     runtime.seed_everything(seed)
     network = head_class(len(inputs.data.task.classes), training.embedding.shape[1]).to(runtime.device())
-    loops = _Loops(network, training, validation, inputs.data.task, settings.batch_size, precision, seed, ranks)
+    loops = _Loops(network, inputs, training, validation, settings, precision, seed, ranks)
     plan = Fit(
         network=network,
         steps=loops.order().steps,
         batches=loops.training_batches,
         validate=loops.validate,
-        describe=lambda index: _window_names(inputs, settings, index),
+        describe=lambda index: loops.names("train", index.tolist()),
         criterion=criterion,
         settings=settings,
         precision=precision,
@@ -106,7 +108,7 @@ def _train_temporal(
         kind=HEAD,
         header=_header(settings, precision, inputs, training.embedding.shape[1]),
     )
-    fit(plan, run, ranks)
+    fit(plan, run, ranks, stop)
     return out
 
 
@@ -153,20 +155,21 @@ class _Loops:
     """The batches of both splits, and the validation."""
 
     network: nn.Module
+    inputs: _Inputs
     training: WindowSet
     validation: WindowSet
-    task: Task
-    batch_size: int
+    settings: TrainTemporalConfig
     precision: str
     seed: int
     ranks: runtime.Ranks
 
     def order(self) -> EpochBatches:
         """How training windows are dealt into steps; ConfigError where they are too few for the ranks."""
+        batch_size = self.settings.batch_size
         try:
-            return EpochBatches(len(self.training), self.batch_size, self.seed, self.ranks.rank, self.ranks.count)
+            return EpochBatches(len(self.training), batch_size, self.seed, self.ranks.rank, self.ranks.count)
         except ValueError as error:
-            raise ConfigError(f"batch_size: found {self.batch_size}: {error}") from error
+            raise ConfigError(f"batch_size: found {batch_size}: {error}") from error
 
     def training_batches(self, epoch: int, step: int) -> Batches:
         """The training windows in the epoch's order, from a step on."""
@@ -175,28 +178,35 @@ class _Loops:
     def validate(self, check: Callable[[], None]) -> Scores:
         """The scores of the middle outputs."""
         own = share_of(len(self.validation), self.ranks.rank, self.ranks.count)
-        batches = self._batches(self.validation, in_order(own, self.batch_size), "validation")
-        middle, labels = MiddleOutput(self.network), self.validation.labels.numpy()
-        return validation_scores(self.task, middle, batches, labels, self.precision, check)
+        return validation_scores(
+            self.inputs.data.task,
+            MiddleOutput(self.network),
+            self._batches(self.validation, in_order(own, self.settings.batch_size), "validation"),
+            self.validation.labels.numpy(),
+            self.precision,
+            check,
+            lambda places: self.names("validation", places),
+        )
+
+    def names(self, split: str, places: Sequence[int]) -> list[str]:
+        """Video and middle frame of windows of a split."""
+        stride = self.settings.stride if split == "train" else None
+        every = [
+            f"{video.video_id}, the window at frame {centre}"
+            for video, row_labels in zip(self.inputs.data.split(split), self.inputs.labels[split], strict=True)
+            for centre in _centres(self.inputs, video, row_labels, self.settings.window, stride)
+        ]
+        return [every[place] for place in places]
 
     def _batches(self, windows: WindowSet, places: Collection[list[int]] | EpochBatches, what: str) -> Batches:
         for index, inputs, labels in runtime.progress(windows.batches(places), what, len(places)):
             yield Batch(index, inputs.to(runtime.device()), labels)
 
 
-def _window_names(inputs: _Inputs, settings: TrainTemporalConfig, index: torch.Tensor) -> list[str]:
-    """Video and middle frame of training windows."""
-    names = [
-        f"{video.video_id}, the window at frame {centre}"
-        for video, row_labels in zip(inputs.data.split("train"), inputs.labels["train"], strict=True)
-        for centre in _training_centres(inputs, video, row_labels, settings.window, settings.stride)
-    ]
-    return [names[place] for place in index.tolist()]
-
-
-def _training_centres(inputs: _Inputs, video: Video, row_labels: np.ndarray, length: int, stride: int) -> np.ndarray:
-    counts = labelled(row_labels, inputs.data.task)
-    return windows.training_centres(inputs.cache.frame(video.video_id), counts, length, stride)
+def _centres(inputs: _Inputs, video: Video, row_labels: np.ndarray, length: int, stride: int | None) -> np.ndarray:
+    """Middle frames of a video's training windows; where `stride` is None its labelled frames."""
+    frame, counts = inputs.cache.frame(video.video_id), labelled(row_labels, inputs.data.task)
+    return frame[counts] if stride is None else windows.training_centres(frame, counts, length, stride)
 
 
 def _row_labels(data: Manifest, cache: Cache, split: str) -> list[np.ndarray]:
@@ -237,14 +247,13 @@ def _window_set(inputs: _Inputs, split: str, length: int, stride: int | None) ->
     rows, chosen_labels, start = [], [], 0
     for video, row_labels in zip(videos, inputs.labels[split], strict=True):
         frame = inputs.cache.frame(video.video_id)
-        counts = labelled(row_labels, task)
-        centres = frame[counts] if stride is None else _training_centres(inputs, video, row_labels, length, stride)
+        centres = _centres(inputs, video, row_labels, length, stride)
         if len(centres):
             found, present = windows.rows(frame, centres, length)
             rows.append(found + start)
             position_labels = row_labels[found]
             position_labels[~present] = task.invalid
-            chosen_labels.append(row_labels[counts] if stride is None else position_labels)
+            chosen_labels.append(position_labels if stride else row_labels[labelled(row_labels, task)])
         start += len(frame)
     return WindowSet(
         _read_embeddings(inputs.cache, videos, inputs.labels[split]),

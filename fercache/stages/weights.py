@@ -26,7 +26,7 @@ from fercache.errors import DataError, WeightsError, raise_problems
 from fercache.models.formats import AmbiguousFormat
 from fercache.models.preprocessing import Preprocessing
 from fercache.models.selftest import SelfTest, self_test
-from fercache.models.weights import FrameWeights, load_weights, save_backbone
+from fercache.models.weights import CONVERTED, NONE, FrameWeights, load_weights, save_backbone
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,7 @@ FACES = 256
 IMAGES = (".jpg", ".jpeg", ".png")
 CANNOT = """\
 What this cannot show: anything behind the first batch norm (padding, strides, the size and the crop of the faces); a
-wrong mean of a few grey levels; nor a difference that faces unlike those of the training hide. A file whose own
-statistics were never trained, or were reset, tells nothing."""
+wrong mean of a few grey levels; nor a difference that faces unlike those of the training hide."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Inspection:
     undecided: tuple[str, ...]
     """Formats among which the contents do not decide; () where they do."""
     test: SelfTest | None
-    """None where the first convolution has no batch norm."""
+    """None where the first convolution has no batch norm, or one that was never trained."""
     faces: str
     """Which faces the self-test looked at."""
 
@@ -69,25 +68,29 @@ def inspect_weights(
         undecided = error.formats
         weights = load_weights(source, form=undecided[0])
     architecture = weights.architecture
-    if architecture.first_norm is None:
+    layers = dict(weights.network().backbone.named_modules())
+    conv, norm = layers[architecture.first_conv], layers.get(architecture.first_norm or "no such layer")
+    if norm is None or not norm.running_mean.any():
         return Inspection(source, weights, undecided, None, "")
     frames, words = _read_faces(faces) if faces else _drawn_faces()
-    layers = dict(weights.network().backbone.named_modules())
-    conv, norm = layers[architecture.first_conv], layers[architecture.first_norm]
     test = self_test(conv, norm, frames, weights.preprocessing.image_size)
     return Inspection(source, weights, undecided, test, words)
 
 
-def convert_weights(source: Path, out: Path, *, form: str | None = None) -> Path:
+def convert_weights(source: str | Path, out: Path, *, form: str | None = None) -> Path:
     """Write the backbone of a weights file or run folder as a file of fercache's own, with its record; returns `out`.
 
     A classifier is left out. WeightsError where `out` holds something else already.
     """
-    weights = load_weights(str(source), form=form)
+    source = str(source)
+    if source == NONE:
+        raise WeightsError("none: random numbers are no weights to convert")
+    weights = load_weights(source, form=form)
     if out.exists():
         there = load_weights(str(out))
-        if (there.backbone_digest, there.preprocessing) != (weights.backbone_digest, weights.preprocessing):
-            raise WeightsError(f"{out}: exists and holds other weights; remove it, or choose another name")
+        found, wanted = ((one.backbone_digest, one.preprocessing) for one in (there, weights))
+        if there.origin.format != CONVERTED or found != wanted:
+            raise WeightsError(f"{out}: exists and is no conversion of {source}; remove it, or choose another name")
         log.info("%s: is there already", out)
         return out
     save_backbone(out, weights, source)
@@ -100,6 +103,7 @@ def describe(inspection: Inspection) -> str:
     keys = weights.origin.keys
     width = max(map(len, keys.values()), default=0)
     lines = [f"{key:<{width}}  -> {name:<44} {tuple(weights.backbone[name].shape)}" for name, key in keys.items()]
+    lines += [f"{key:<{width}}  -> dropped" for key in weights.origin.dropped_keys]
     dropped = weights.origin.dropped_classes
     classes = "none" if dropped is None else f"{dropped}, dropped"
     if weights.classifier is not None:
@@ -115,7 +119,8 @@ def describe(inspection: Inspection) -> str:
     }
     lines += ["", *(f"{name:<14} {value}" for name, value in facts.items()), ""]
     if inspection.test is None:
-        lines.append(f"No self-test: {weights.architecture.name} has no batch norm, so the file keeps no statistics.")
+        why = "were never trained" if weights.architecture.first_norm else "are not kept: the network has no batch norm"
+        lines.append(f"No self-test: statistics behind the first convolution {why}.")
     else:
         lines += _test_lines(inspection, inspection.test)
     return "\n".join(lines)
@@ -126,7 +131,7 @@ def _test_lines(inspection: Inspection, test: SelfTest) -> list[str]:
     lines = [f"Self-test on {test.faces} faces ({inspection.faces}): statistics behind the first convolution", ""]
     lines.append(f"  {'prepared as':<36}  distance (nats a channel)")
     lines += [f"  {one!s:<36}  {d:9.4f}" for one, d in zip(test.candidates, test.distances, strict=True)]
-    lines += ["", f"Best: {test.candidates[0]}; the next is {test.margin:.4f} worse."]
+    lines += ["", f"Best-fitting: {test.candidates[0]}; the next is {test.margin:.4f} worse. What that tells:"]
     expected = None if inspection.undecided else _axes(inspection.weights.preprocessing)
     for choice in test.choices:
         verdict = "told" if choice.told else "not told by these faces"
@@ -138,7 +143,7 @@ def _test_lines(inspection: Inspection, test: SelfTest) -> list[str]:
             line += f"; the record says {expected[choice.axis]}: DO NOT TRUST THIS FILE before you know why"
         lines.append(line)
     if inspection.undecided:
-        lines.append(f"These statistics speak for --format {_speaks_for(test)}; they cannot see padding and strides.")
+        lines.append(_speaks_for(test))
     return [*lines, "", CANNOT]
 
 
@@ -150,10 +155,17 @@ def _axes(record: Preprocessing) -> dict[str, str]:
 
 
 def _speaks_for(test: SelfTest) -> str:
-    best = test.candidates[0]
-    if best.scale == "0-1":
-        return "torchvision-imagenet"
-    return "torchvision-vggface2" + ("-bgr" if best.order == "BGR" else "")
+    """Which formats under torchvision's names fit what the statistics tell; what they do not tell stays open."""
+    told = {choice.axis: choice.best for choice in test.choices if choice.told}
+    formats = {"torchvision-imagenet": ("0-1", "RGB"), "torchvision-vggface2": ("0-255", "RGB")}
+    formats["torchvision-vggface2-bgr"] = ("0-255", "BGR")
+    fit = [
+        name
+        for name, (scale, order) in formats.items()
+        if told.get("scale", scale) == scale and told.get("order", order) == order
+    ]
+    advice = "" if len(fit) == 1 else "; faces like those of its training (--faces) may tell more"
+    return f"These statistics fit --format {' or '.join(fit) or 'none of them'}{advice}."
 
 
 def _preprocessing(record: Preprocessing) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -61,18 +62,19 @@ class _Place:
     total: float = 0.0
     """Summed loss of those steps, over all ranks."""
     weight: float = 0.0
+    seconds: float = 0.0
+    """Time that the epoch has taken, in all calls that worked on it."""
 
 
-def fit(plan: Fit, run: RunDir, ranks: runtime.Ranks | None = None) -> None:
+def fit(plan: Fit, run: RunDir, ranks: runtime.Ranks, stop: runtime.StopFlag) -> None:
     """Train to the last epoch, or on from `last.pt`; leaves `best.pt`, `last.pt` and `metrics.jsonl` in the run.
 
     The random numbers of a step depend on seed, epoch, step and rank alone, and `last.pt` is saved
-    within an epoch too, so that a stopped run gives the bits of an undisturbed one. A signal raises
-    Stopped, with everything saved, before the next step. RunError as soon as a loss is not finite,
-    naming the batch's samples: what follows would be lost time.
+    within an epoch too, so that a stopped run gives the bits of an undisturbed one. A signal to any
+    rank, noted in its `stop`, raises Stopped on all, with everything saved, before the next step.
+    RunError as soon as a loss is not finite, naming the batch's samples: what follows would be lost time.
     """
-    with runtime.stop_signals() as stop:
-        _Loop(plan, run, ranks or runtime.Ranks(), stop).train()
+    _Loop(plan, run, ranks, stop).train()
 
 
 class _Loop:
@@ -96,31 +98,33 @@ class _Loop:
             ranks.count,
         )
         self.look = 1 if device.type == "cpu" else GPU_LOOK
+        # The steps' shapes are the same throughout, so that trying the convolutions' kernels out pays.
+        torch.backends.cudnn.benchmark = True
         self.place = self._go_on()
         if settings.compile:
             plan.network.compile()
         if ranks.count > 1:
             self.trainer = _over_ranks(self.trainer, device)
-        self.saved = time.monotonic()
+        self.began = self.saved = time.monotonic()
 
     def train(self) -> None:
         """All epochs that are left."""
         plan, settings = self.plan, self.plan.settings
         for epoch in range(len(self.place.history), settings.epochs):
-            start = time.monotonic()
+            self.began = time.monotonic() - self.place.seconds
             loss = self._train_epoch(epoch)
             self._share_statistics()
             try:
                 scores = plan.validate(self._check)
             except Stopped:
-                self._save_last()
+                self._save_within()
                 raise
             line = {
                 "epoch": epoch + 1,
                 "lr": learning_rate(settings, epoch * plan.steps, plan.steps),
                 "loss": loss,
                 **scores,
-                "seconds": round(time.monotonic() - start, 1),
+                "seconds": round(time.monotonic() - self.began, 1),
             }
             self.place = _Place([*self.place.history, line])
             self._save_epoch()
@@ -140,7 +144,7 @@ class _Loop:
                 common, stopping, saving = self.ranks.sums([weight, self.stop.signal is not None, self._is_due()])
                 if stopping or saving:
                     self._note(losses)
-                    self._save_last()
+                    self._save_within()
                 if stopping:
                     raise Stopped(self.stop.signal or "another rank")
                 runtime.seed_everything(plan.seed, epoch, place.step, self.ranks.rank)
@@ -207,20 +211,26 @@ class _Loop:
         self._save_last()
         if self.ranks.first:
             self.run.write_metrics(history)
-        # The other ranks must not read what is not written yet, nor end before it is.
         self.ranks.same()
+
+    def _save_within(self) -> None:
+        """Save in the midst of an epoch."""
+        self.place.seconds = time.monotonic() - self.began
+        self._save_last()
 
     def _save_last(self) -> None:
         """Write all that the training goes on from."""
         if self.ranks.first:
-            place = self.place
+            place = {key: value for key, value in vars(self.place).items() if key != "history"}
             state = {
                 "optimizer": self.trainer.optimizer.state_dict(),
                 "scaler": self.trainer.scaler.state_dict(),
-                "place": {"step": place.step, "total": place.total, "weight": place.weight},
+                "place": place,
             }
             save_checkpoint(self.run.last, self.plan.kind, {**self._content(), **state})
         self.saved = time.monotonic()
+        # The others must not read what is not written yet; nor end, since torchrun then ends the first, too.
+        self.ranks.same()
 
     def _content(self) -> dict[str, Any]:
         """What a checkpoint holds for other stages."""
@@ -235,10 +245,13 @@ class _Loop:
 
 def _over_ranks(trainer: Trainer, device: torch.device) -> Trainer:
     """The same with gradients averaged over the ranks; each keeps its own batch-norm statistics within an epoch."""
+    # The setting's name changed in torch, and the old one warns.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     network = DistributedDataParallel(
         trainer.network,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **{own_buffers: False},
     )
     return replace(trainer, network=network)

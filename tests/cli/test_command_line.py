@@ -262,8 +262,8 @@ def test_a_signal_stops_with_status_75_and_the_same_command_goes_on(manifest, tm
     deadline = time.monotonic() + 120
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    # As a terminal does it: to the whole group, the loader's processes too.
-    os.killpg(process.pid, getattr(signal, name)) if name == "SIGINT" else process.send_signal(getattr(signal, name))
+    # As terminals and schedulers do it: to the whole group, the loader's processes too.
+    os.killpg(process.pid, getattr(signal, name))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert f"Stopped by {name}" in errors and "Traceback" not in errors

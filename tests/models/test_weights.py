@@ -156,7 +156,13 @@ def test_torchvisions_names_alone_do_not_decide(files):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("resnet50_ft_dag.pth", {"form": "torchvision-imagenet"}, "conv1_7x7_s2.weight"),
+        (
+            "resnet50_ft_dag.pth",
+            {"form": "torchvision-imagenet"},
+            "--format: found torchvision-imagenet, but .* is dag",
+        ),
+        ("resnet50_ft_weight.pkl", {"form": "torchvision-vggface2"}, "found torchvision-vggface2, but .* is pkl"),
+        ("resnet50_ft_dag.pth", {"zero_init_residual": True}, "zero_init_residual: is of random weights alone"),
         ("converted.pt", {"form": "dag"}, "--format: found dag, but .* is fercache-backbone"),
         ("resnet50_ft_dag.pth", {"form": "caffe"}, "found 'caffe', expected one of dag, pkl, vggface-dag"),
         ("resnet50_ft_dag.pth", {"arch": "vggface"}, "--arch: found vggface, but .* holds resnet50-vggface2"),
@@ -208,9 +214,41 @@ def test_conversion_says_what_it_is_and_does_not_overwrite(files, tmp_path):
     assert content["digest"] == load_weights(str(files / "resnet50_ft_dag.pth")).backbone_digest
     before = (files / "converted.pt").read_bytes()
     convert_weights(files / "resnet50_ft_dag.pth", files / "converted.pt")  # the same network
-    with pytest.raises(WeightsError, match="exists and holds other weights"):
+    with pytest.raises(WeightsError, match="exists and is no conversion of"):
+        convert_weights(files / "resnet50_ft_weight.pkl", files / "resnet50_ft_dag.pth")  # the same, but no safe file
+    with pytest.raises(WeightsError, match="random numbers are no weights to convert"):
+        convert_weights("none", files / "random.pt")
+    with pytest.raises(WeightsError, match="exists and is no conversion of"):
         convert_weights(files / "vgg_face_dag.pth", files / "converted.pt")
     assert (files / "converted.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(model=[1]), "'model' is list, expected dict"),
+        (lambda c: c.update(architecture=["resnet50"]), "'architecture' is list, expected str"),
+        (lambda c: c.update(architecture="alexnet"), "architecture: found 'alexnet', expected one of"),
+        (lambda c: c["preprocessing"].update(mean=["a", "b", "c"]), "range, mean or std"),
+        (lambda c: c["preprocessing"].update(image_size="x"), "not one: image_size"),
+        (lambda c: c["preprocessing"].update(std=[0.0, 1.0, 1.0]), "range or std"),
+        (
+            lambda c: c["model"].update({"backbone.bn1.num_batches_tracked": "7"}),
+            "bn1.num_batches_tracked: found shape",
+        ),
+        (
+            lambda c: c["model"]["backbone.conv1.weight"].copy_(c["model"]["backbone.conv1.weight"].flip(1)),
+            "was changed",
+        ),
+        (lambda c: c.pop("digest"), "it has no 'digest'"),
+    ],
+)
+def test_a_converted_file_that_was_tampered_with_is_refused(files, tmp_path, change, words):
+    content = torch.load(files / "converted.pt")
+    change(content)
+    torch.save(content, tmp_path / "changed.pt")
+    with pytest.raises(WeightsError, match=words):
+        load_weights(str(tmp_path / "changed.pt"))
 
 
 def test_keras_files_are_refused_with_the_reason(tmp_path):
@@ -286,8 +324,28 @@ def changed(change):
         (lambda: {"state_dict": dag_tensors(people=2)}, "its 1 keys (state_dict) are those of no format known here"),
         (lambda: {7: torch.zeros(1)}, "its 1 keys (7) are those"),
         (lambda: [torch.zeros(1)], "holds list"),
+        (lambda: changed(lambda t: t.update({"classifier.bias": torch.zeros(2, dtype=torch.int8)})), "torch.int8"),
+        (lambda: changed(lambda t: t.update({"classifier.bias": torch.zeros(2).to_sparse()})), "torch.sparse_coo"),
+        (
+            lambda: changed(lambda t: t.update({"classifier.bias": torch.full((2,), 1e300, dtype=torch.float64)})),
+            "not finite",
+        ),
+        (lambda: changed(lambda t: t["conv1_7x7_s2_bn.running_var"].neg_()), "holds negative variances"),
     ],
-    ids=["key missing", "key too many", "shape", "nan", "another architecture", "nested", "number", "list"],
+    ids=[
+        "key missing",
+        "key too many",
+        "shape",
+        "nan",
+        "another architecture",
+        "nested",
+        "number",
+        "list",
+        "int",
+        "sparse",
+        "large",
+        "variance",
+    ],
 )
 def test_other_files_are_refused_by_name(tmp_path, content, words):
     path = tmp_path / "w.pth"
@@ -365,6 +423,22 @@ def test_pickles_of_other_things_are_refused(tmp_path, content):
     path.write_bytes(pickle.dumps(content))
     with pytest.raises(WeightsError, match=str(path)):
         load_weights(str(path))
+
+
+def test_a_pickle_cannot_claim_memory(tmp_path):
+    """An array whose bytes are said to be a number: bytes(10**9) would be that many."""
+    code = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR(I1\n(I1\ntcnumpy\ndtype\n(Vf4\ntRI00\n"
+    )
+    (tmp_path / "w.pkl").write_bytes(b"(dVa\n" + code + b"I1000000000\ntbs.")
+    with pytest.raises(WeightsError, match="TypeError"):
+        load_weights(str(tmp_path / "w.pkl"))
+
+
+def test_a_pickles_containers_cannot_be_changed(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(b"ccollections\nOrderedDict\n(tR}Vitems\nVa\nsb.")
+    with pytest.raises(WeightsError, match=r"w\.pkl"):
+        load_weights(str(tmp_path / "w.pkl"))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.999])

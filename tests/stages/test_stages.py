@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -397,6 +400,27 @@ def test_broken_frames_stop_training_and_are_all_named(tmp_path):
     with pytest.raises(DataError) as caught:
         finetune(make_manifest(tmp_path), tmp_path / "cnn", replace(SMALL, batch_size=3))
     assert str(caught.value).count("is empty") == 3 and "v/00001.jpg" in str(caught.value)
+
+
+def test_two_ranks_train_one_head(project, tmp_path):
+    """The head's own validation comes out again by predict, in one process."""
+    words = ["train-temporal", "--head", "gru", "--manifest", project.manifest, "--cache", project.cache]
+    words += ["--out", tmp_path / "gru", "--set", "epochs=1", "--set", "batch_size=4", "--set", "precision=fp32"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    answer = subprocess.run([*start, "-m", "fercache", *map(str, words)], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    predictions = predict(tmp_path / "gru", project.manifest, project.cache, tmp_path / "p.h5")
+    line = json.loads((tmp_path / "gru" / "metrics.jsonl").read_text())
+    assert line["score"] == evaluate(project.manifest, [predictions])[0].scores.score
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", HEADS)
+def test_a_compiled_head_learns_the_same(project, tmp_path, name):
+    out = train_temporal(project.manifest, project.cache, tmp_path / name, replace(HEADS[name], compile=True))
+    found, expected = (json.loads((run / "metrics.jsonl").read_text()) for run in (out, project.runs[name]))
+    assert found["loss"] == pytest.approx(expected["loss"], rel=0.05)
 
 
 def test_action_units_go_the_whole_way(tmp_path):

@@ -17,8 +17,8 @@ from fercache.data.manifest import read_manifest
 from fercache.errors import DataError
 from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
 from fercache.models.preprocessing import IMAGENET, VGGFACE2, Preprocessing, prepare
-from fercache.models.selftest import candidates, self_test
-from fercache.stages.weights import _drawn_faces, describe, inspect_weights
+from fercache.models.selftest import Choice, SelfTest, candidates, self_test
+from fercache.stages.weights import _drawn_faces, _speaks_for, describe, inspect_weights
 
 SIZE = 64
 CANDIDATES = {str(candidate): candidate for candidate in candidates(SIZE)}
@@ -112,7 +112,8 @@ def folder(tmp_path_factory):
 def test_inspect_prints_every_key_and_the_facts(folder):
     text = run("inspect", folder / "dag.pth").output
     mapping = [line for line in text.splitlines() if " -> " in line]
-    assert len(mapping) == 265  # 267 without the classifier's two
+    assert len(mapping) == 267
+    assert [line.split()[0] for line in mapping if "dropped" in line] == ["classifier.weight", "classifier.bias"]
     assert any(
         line.split() == ["conv1_7x7_s2.weight", "->", "conv1.weight", "(64,", "3,", "7,", "7)"] for line in mapping
     )
@@ -142,22 +143,40 @@ def test_a_file_whose_statistics_contradict_its_record_is_not_to_be_trusted(tmp_
     torch.save(tensors, tmp_path / "scaled.pth")
     text = run("inspect", tmp_path / "scaled.pth").output
     assert "the record says 0-255: DO NOT TRUST THIS FILE" in text
-    assert "Best: RGB, 0-1, minus mean" in text
+    assert "Best-fitting: RGB, 0-1, minus mean" in text
 
 
 def test_an_undecided_file_is_inspected_and_told_what_speaks(folder):
     text = run("inspect", folder / "torchvision.pth").output
     assert "format         torchvision-imagenet or torchvision-vggface2 or torchvision-vggface2-bgr" in text
-    assert "These statistics speak for --format torchvision-" in text and "DO NOT TRUST" not in text
+    assert "These statistics fit --format " in text and "DO NOT TRUST" not in text
     assert (
         "format         torchvision-imagenet\n"
         in run("inspect", folder / "torchvision.pth", "--format", "torchvision-imagenet").output
     )
 
 
-def test_vggface_has_no_statistics_to_test(folder):
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"scale": True, "order": True}, "fit --format torchvision-vggface2-bgr."),
+        ({"scale": True, "order": False}, "torchvision-vggface2 or torchvision-vggface2-bgr; faces like those of its"),
+        ({"scale": False, "order": True}, "fit --format torchvision-vggface2-bgr."),
+        ({"scale": False, "order": False}, "torchvision-imagenet or torchvision-vggface2 or torchvision-vggface2-bgr;"),
+    ],
+)
+def test_what_is_not_told_is_not_advised(told, words):
+    values = {"scale": "0-255", "order": "BGR", "mean": "minus mean"}
+    choices = [Choice(axis, value, "?", 1.0, float(told.get(axis, True)), 0.1) for axis, value in values.items()]
+    every = tuple(CANDIDATES.values())
+    assert words in _speaks_for(SelfTest(every, tuple(range(10)), tuple(choices), 2))
+
+
+def test_what_keeps_no_statistics_has_no_test(folder):
     text = run("inspect", folder / "vgg.pth").output
-    assert "No self-test: vggface has no batch norm" in text and "conv5_3.weight" in text
+    assert "No self-test: statistics" in text and "has no batch norm" in text and "conv5_3.weight" in text
+    text = run("inspect", "none").output
+    assert "were never trained" in text and "DO NOT TRUST" not in text
 
 
 def test_convert_and_its_refusals(folder, tmp_path):
@@ -171,18 +190,20 @@ def test_convert_and_its_refusals(folder, tmp_path):
 
 def test_faces_of_a_folder_and_of_a_manifest(tmp_path):
     write_video(tmp_path / "set", "a", range(1, 7), [0, 1, -1, 0, 0, -1])
-    faces = inspect_weights("none", faces=tmp_path / "set" / "cropped_aligned")
+    torch.save(dag_tensors(people=5), tmp_path / "dag.pth")
+    dag = str(tmp_path / "dag.pth")
+    faces = inspect_weights(dag, faces=tmp_path / "set" / "cropped_aligned")
     assert faces.test.faces == 6 and str(tmp_path) in describe(faces)
     (tmp_path / "m.csv").write_text(
         "# fercache-manifest 1\n# task: expr\n# root: set\nvideo_id,split,frames_dir,labels_path,num_frames,group\n"
         "a,train,cropped_aligned/a,annotations/EXPR_Set/Train_Set/a.txt,6,a\n"
     )
-    assert inspect_weights("none", faces=tmp_path / "m.csv").test.faces == 4  # the labelled ones
+    assert inspect_weights(dag, faces=tmp_path / "m.csv").test.faces == 4  # the labelled ones
     (tmp_path / "set" / "cropped_aligned" / "a" / "00002.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"00002\.jpg: is empty"):
-        inspect_weights("none", faces=tmp_path / "set")
+        inspect_weights(dag, faces=tmp_path / "set")
     with pytest.raises(DataError, match="has 0 images, expected at least 2"):
-        inspect_weights("none", faces=tmp_path / "set" / "annotations")
+        inspect_weights(dag, faces=tmp_path / "set" / "annotations")
 
 
 TRAINED_WITH = (

@@ -17,6 +17,7 @@ from fercache.data.datasets import EpochBatches
 from fercache.errors import ConfigError, RunError, Stopped
 from fercache.models.checkpoint import load_checkpoint
 from fercache.rundir import RunDir
+from fercache.runtime import Ranks, stop_signals
 from fercache.tasks import TASKS
 from fercache.training.augment import crop, random_boxes
 from fercache.training.engine import Batch, LossSum, NotFiniteError, infer
@@ -188,6 +189,11 @@ def plan(epochs=4, lr=0.1, on_step=lambda epoch, step: None, on_check=lambda: No
     return Fit(network, order.steps, batches, validate, names, criterion, chosen, "fp32", 7, "test", header)
 
 
+def train(chosen, run):
+    with stop_signals() as stop:
+        fit(chosen, run, Ranks(), stop)
+
+
 def weights(run):
     return load_checkpoint(run.last)["model"]
 
@@ -198,7 +204,7 @@ def metrics(run):
 
 def test_training_learns_and_leaves_a_whole_run(tmp_path):
     run = RunDir(tmp_path)
-    fit(plan(), run)
+    train(plan(), run)
     lines = metrics(run)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["lr"] for line in lines] == pytest.approx([0.1, 0.1, 0.01, 0.01])
@@ -239,7 +245,7 @@ def assert_same_run(run, whole):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = RunDir(tmp_path_factory.mktemp("whole"))
-    fit(plan(schedule="cosine", warmup=1.5, clip_norm=0.5), run)
+    train(plan(schedule="cosine", warmup=1.5, clip_norm=0.5), run)
     return run
 
 
@@ -251,20 +257,20 @@ def test_a_stopped_run_gives_the_bits_of_an_undisturbed_one(tmp_path, whole, pla
     run = RunDir(tmp_path)
     for epoch, step in places:
         with pytest.raises(Stopped, match="SIGUSR1"):
-            fit(plan(on_step=stop_at(epoch, step), **RECIPE), run)
+            train(plan(on_step=stop_at(epoch, step), **RECIPE), run)
         assert run.epochs_done() == epoch
         # The signal comes while a step's batch is prepared: it is saved before that step.
         assert load_checkpoint(run.last)["place"]["step"] == step
-    fit(plan(**RECIPE), run)
+    train(plan(**RECIPE), run)
     assert_same_run(run, whole)
 
 
 def test_a_run_stopped_in_validation_does_not_train_that_epoch_again(tmp_path, whole):
     run, stepped = RunDir(tmp_path), []
     with pytest.raises(Stopped):
-        fit(plan(on_check=lambda: os.kill(os.getpid(), signal.SIGTERM), **RECIPE), run)
+        train(plan(on_check=lambda: os.kill(os.getpid(), signal.SIGTERM), **RECIPE), run)
     assert not run.best.exists() and load_checkpoint(run.last)["place"]["step"] == 6
-    fit(plan(on_step=lambda *place: stepped.append(place), **RECIPE), run)
+    train(plan(on_step=lambda *place: stepped.append(place), **RECIPE), run)
     assert stepped[0] == (1, 0)
     assert_same_run(run, whole)
 
@@ -273,21 +279,21 @@ def test_a_run_stopped_in_validation_does_not_train_that_epoch_again(tmp_path, w
 def test_a_killed_run_goes_on_from_the_last_save(tmp_path, whole, minutes, kept):
     run, stepped = RunDir(tmp_path), []
     with pytest.raises(Killed):
-        fit(plan(on_step=kill_at(0, 3), save_minutes=minutes, **RECIPE), run)
+        train(plan(on_step=kill_at(0, 3), save_minutes=minutes, **RECIPE), run)
     assert run.last.exists() == (kept is not None)
-    fit(plan(on_step=lambda *place: stepped.append(place), **RECIPE), run)
+    train(plan(on_step=lambda *place: stepped.append(place), **RECIPE), run)
     assert stepped[0] == (0, kept or 0)
     assert_same_run(run, whole)
 
 
 def test_select_last_keeps_the_last_epoch(tmp_path):
-    fit(plan(select="last"), RunDir(tmp_path))
+    train(plan(select="last"), RunDir(tmp_path))
     assert len(load_checkpoint(RunDir(tmp_path).best)["history"]) == 4
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_its_batch(tmp_path):
     with pytest.raises(RunError, match=r"epoch 1: the loss of step \d+ is (inf|nan)") as caught:
-        fit(plan(lr=1e30), RunDir(tmp_path))
+        train(plan(lr=1e30), RunDir(tmp_path))
     first, *names = str(caught.value).splitlines()
     step = int(first.split("step ")[1].split()[0])
     assert names == [f"sample {place}" for place in list(EpochBatches(41, 8, 1).start(0))[step - 1]]
@@ -312,7 +318,7 @@ def test_the_mean_loss_is_that_of_a_sample(tmp_path):
     whole = plan(epochs=1, lr=1e-30)
     whole.network.layers[2].p = 0.0
     expected = torch.nn.functional.cross_entropy(whole.network(X), Y).item()
-    fit(whole, RunDir(tmp_path))
+    train(whole, RunDir(tmp_path))
     assert metrics(RunDir(tmp_path))[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -321,7 +327,7 @@ def test_clipping_bounds_the_step(tmp_path):
         chosen = plan(epochs=1, lr=1.0, momentum=0.0, weight_decay=0.0, clip_norm=limit, milestones=())
         before = [p.detach().clone() for p in chosen.network.parameters()]
         with pytest.raises(Stopped):
-            fit(replace(chosen, batches=first_step_then_stop(chosen)), RunDir(tmp_path / str(limit)))
+            train(replace(chosen, batches=first_step_then_stop(chosen)), RunDir(tmp_path / str(limit)))
         length = sum((a - b).square().sum() for a, b in zip(before, chosen.network.parameters(), strict=True)).sqrt()
         assert length.item() == pytest.approx(0.25, rel=1e-4) if limit else length.item() > 0.3
 
@@ -338,8 +344,8 @@ def first_step_then_stop(chosen):
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     run = RunDir(tmp_path)
-    fit(plan(epochs=1), run)
+    train(plan(epochs=1), run)
     other = plan(epochs=2)
     other.network.layers[0] = nn.Linear(5, 17)
     with pytest.raises(RunError, match=r"last\.pt: does not fit this run"):
-        fit(other, run)
+        train(other, run)
