@@ -249,11 +249,13 @@ def test_every_setting_is_recorded_and_changes_the_training(manifest, run, tmp_p
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.slow
-def test_a_compiled_network_learns_the_same(manifest, run, tmp_path):
-    compiled = finetune(manifest, tmp_path / "cnn", replace(SMALL, compile=True))
-    assert sorted(model(compiled)) == sorted(model(run))
-    for one, other in zip(metrics(compiled), metrics(run), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+def test_a_compiled_network_learns_the_same(manifest, tmp_path):
+    # A rate so small that rounding does not grow from step to step.
+    gentle = replace(SMALL, epochs=1, lr=1e-5)
+    eager = finetune(manifest, tmp_path / "eager", gentle)
+    compiled = finetune(manifest, tmp_path / "compiled", replace(gentle, compile=True))
+    assert sorted(model(compiled)) == sorted(model(eager))
+    assert metrics(compiled)[0]["loss"] == pytest.approx(metrics(eager)[0]["loss"], rel=1e-3)
 
 
 def test_compiling_without_a_compiler_is_refused(manifest, tmp_path, monkeypatch):
