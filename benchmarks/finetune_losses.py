@@ -15,7 +15,7 @@ from pathlib import Path
 
 from finetune import draw, last_number
 
-SIZE, BATCH, LR = 64, 32, 0.005
+SIZE, BATCH, LR = 64, 32, 0.001
 
 OURS = """
 import json, sys

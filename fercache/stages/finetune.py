@@ -6,8 +6,8 @@ Legend: N labelled frames of a split, B batch, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import torch
 
 from fercache import runtime
 from fercache.config import FinetuneConfig, as_plain
-from fercache.data.annotations import class_shares, labelled
+from fercache.data.annotations import class_shares
 from fercache.data.datasets import EpochBatches, FrameBatch, frame_loader, in_order, share_of
-from fercache.data.manifest import Manifest, read_manifest
+from fercache.data.labelled import LabelledFrames, labelled_frames
+from fercache.data.manifest import read_manifest
 from fercache.errors import ConfigError, DataError, raise_problems
 from fercache.models.checkpoint import FRAME
 from fercache.models.frame_network import FrameNetwork
@@ -36,19 +37,6 @@ log = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 64
 """Frames a pass in validation, always that many: a frame's score then depends on no other setting."""
-
-
-@dataclass(frozen=True)
-class LabelledFrames:
-    """The labelled frames of a split that have an image."""
-
-    paths: list[str]
-    labels: torch.Tensor
-    """int8 (N,) or (N, C)."""
-
-    def names(self, places: Sequence[int]) -> list[str]:
-        """The files of some of them."""
-        return [self.paths[place] for place in places]
 
 
 def finetune(
@@ -85,7 +73,7 @@ def _finetune(
     recorded = run.recorded()
     threads = runtime.use_threads(threads)
     data = read_manifest(manifest, task, frames=True)
-    frames = _labelled_frames(data, settings.every_nth_frame)
+    frames = labelled_frames(data, settings.every_nth_frame)
     weights = _starting_weights(settings, data.task, seed)
     precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
     if settings.compile:
@@ -145,46 +133,6 @@ def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameW
             f" `fercache weights convert {settings.weights} backbone.pt` takes its backbone alone"
         )
     return weights
-
-
-def _labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]:
-    """Those of training (every n-th of each video) and validation (all); DataError with what is wrong in both."""
-    frames, problems = {}, []
-    for split, step in (("train", every_nth), ("validation", 1)):
-        paths: list[str] = []
-        labels: list[np.ndarray] = []
-        without: list[str] = []
-        unlabelled = faceless = 0
-        for video in data.split(split):
-            try:
-                found, video_labels = video.frames(), video.labels(data.task)
-            except DataError as error:
-                problems += str(error).splitlines()
-                continue
-            row_labels = video_labels[found.number - 1]
-            chosen = np.flatnonzero(labelled(row_labels, data.task))
-            paths += [found.path[place] for place in chosen[::step]]
-            labels.append(row_labels[chosen[::step]])
-            unlabelled += len(row_labels) - len(chosen)
-            faceless += video.num_frames - len(row_labels)
-            without += [] if len(chosen) else [video.video_id]
-        log.info(
-            "%s: %d videos, %d labelled frames; not used: %d frames without a label, %d without a face",
-            *(split, len(data.split(split)), len(paths), unlabelled, faceless),
-        )
-        if without:
-            shown = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
-            log.warning("%s: %d videos have no labelled frame that shows a face: %s", split, len(without), shown)
-        if paths:
-            frames[split] = LabelledFrames(paths, torch.from_numpy(np.concatenate(labels)))
-        elif not problems:
-            problems.append(f"split {split}: the manifest has no labelled frame in it")
-    raise_problems(problems, DataError)
-    shares = class_shares(frames["train"].labels.numpy(), data.task)
-    absent = [name for name, share in zip(data.task.classes, shares, strict=True) if not share]
-    if absent:
-        log.warning("no training label of %s: the network will learn to name them never", ", ".join(absent))
-    return frames
 
 
 def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vg
 from fercache.cli import main
 from fercache.config import ExtractConfig, FinetuneConfig, load_config
 from fercache.data.affwild2 import build_manifest
+from fercache.data.labelled import labelled_frames
 from fercache.data.manifest import read_manifest, write_manifest
 from fercache.errors import ConfigError, DataError, RunError
 from fercache.models.checkpoint import load_checkpoint
@@ -31,7 +32,7 @@ from fercache.rundir import RunDir
 from fercache.scoring.metrics import decide, score
 from fercache.stages.aligned import read_all, with_labels
 from fercache.stages.extract import extract
-from fercache.stages.finetune import _labelled_frames, finetune
+from fercache.stages.finetune import finetune
 from fercache.stages.predict import predict
 from fercache.stages.weights import convert_weights
 from fercache.tasks import TASKS
@@ -200,7 +201,7 @@ def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(manifest
 
 def test_every_nth_frame_of_each_video_is_trained_on_and_all_are_validated(manifest):
     data = read_manifest(manifest)
-    all_frames, some = _labelled_frames(data, 1), _labelled_frames(data, 5)
+    all_frames, some = labelled_frames(data, 1), labelled_frames(data, 5)
     names = [f"{Path(path).parent.name}/{int(Path(path).stem)}" for path in some["train"].paths]
     assert names == ["a/1", "a/6", "a/11", "b/1", "b/6"]
     assert some["validation"].paths == all_frames["validation"].paths

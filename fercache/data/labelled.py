@@ -1,0 +1,81 @@
+"""The labelled frames of training and validation.
+
+Legend: N labelled frames of a split, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fercache.data.annotations import class_shares, labelled
+from fercache.data.manifest import Manifest
+from fercache.errors import DataError, raise_problems
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """The labelled frames of a split that have an image."""
+
+    paths: list[str]
+    labels: torch.Tensor
+    """int8 (N,) or (N, C)."""
+
+    def names(self, places: Sequence[int]) -> list[str]:
+        """The files of some of them."""
+        return [self.paths[place] for place in places]
+
+
+def labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]:
+    """Those of training (every n-th of each video) and validation (all); DataError with what is wrong in both."""
+    frames, problems = {}, []
+    for split, step in (("train", every_nth), ("validation", 1)):
+        try:
+            frames[split] = _read_split(data, split, step)
+        except DataError as error:
+            problems += str(error).splitlines()
+    raise_problems(problems, DataError)
+    shares = class_shares(frames["train"].labels.numpy(), data.task)
+    absent = [name for name, share in zip(data.task.classes, shares, strict=True) if not share]
+    if absent:
+        log.warning("no training label of %s: the network will learn to name them never", ", ".join(absent))
+    return frames
+
+
+def _read_split(data: Manifest, split: str, step: int) -> LabelledFrames:
+    """Every `step`-th labelled frame of each video, and a word on what is not used."""
+    paths: list[str] = []
+    labels: list[np.ndarray] = []
+    without: list[str] = []
+    problems: list[str] = []
+    unlabelled = faceless = 0
+    for video in data.split(split):
+        try:
+            found, video_labels = video.frames(), video.labels(data.task)
+        except DataError as error:
+            problems += str(error).splitlines()
+            continue
+        row_labels = video_labels[found.number - 1]
+        chosen = np.flatnonzero(labelled(row_labels, data.task))
+        paths += [found.path[place] for place in chosen[::step]]
+        labels.append(row_labels[chosen[::step]])
+        unlabelled += len(row_labels) - len(chosen)
+        faceless += video.num_frames - len(row_labels)
+        without += [] if len(chosen) else [video.video_id]
+    raise_problems(
+        problems or ([] if paths else [f"split {split}: the manifest has no labelled frame in it"]), DataError
+    )
+    log.info(
+        "%s: %d videos, %d labelled frames; not used: %d frames without a label, %d without a face",
+        *(split, len(data.split(split)), len(paths), unlabelled, faceless),
+    )
+    if without:
+        shown = ", ".join(without[:10]) + (", ..." if len(without) > 10 else "")
+        log.warning("%s: %d videos have no labelled frame that shows a face: %s", split, len(without), shown)
+    return LabelledFrames(paths, torch.from_numpy(np.concatenate(labels)))
