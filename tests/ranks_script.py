@@ -118,5 +118,6 @@ if __name__ == "__main__":
     except FercacheError as error:
         sys.exit(f"Error: {error}")
     except Stopped as stop:
-        print(f"stopped by {stop}", file=sys.stderr)
-        sys.exit(Stopped.EXIT_STATUS)
+        print(f"stopped by {stop}", file=sys.stderr, flush=True)
+        os._exit(Stopped.EXIT_STATUS)
+    os._exit(0)  # as `python -m fercache` does, see there
