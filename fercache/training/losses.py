@@ -82,7 +82,7 @@ def make_criterion(task: Task, settings: TrainingConfig, labels: np.ndarray) -> 
 
     ConfigError for a setting that the task's loss does not have.
     """
-    many = task.kind == "many"
+    many = task.loss == "binary_cross_entropy"
     problems = []
     if many and settings.class_balance:
         problems.append(f"class_balance: task {task.name} has many classes a frame; take positive_weights")
