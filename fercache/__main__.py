@@ -3,9 +3,7 @@
 import os
 import sys
 
-from fercache.cli import main
-from fercache.errors import FercacheError
-from fercache.runtime import ranks
+from fercache.cli.main import main, rank_words
 
 
 def run() -> None:
@@ -17,18 +15,11 @@ def run() -> None:
     try:
         main()
     except SystemExit as end:
-        if not isinstance(end.code, int) or not _several():
+        if not isinstance(end.code, int) or not rank_words():
             raise
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code)
-
-
-def _several() -> bool:
-    try:
-        return ranks().count > 1
-    except FercacheError:  # the command has said so
-        return False
 
 
 if __name__ == "__main__":

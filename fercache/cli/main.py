@@ -32,21 +32,21 @@ class FercacheGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FercacheError as error:
-            click.echo(f"{_rank()}Error: {error}", err=True)
+            click.echo(f"{rank_words()}Error: {error}", err=True)
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
             said = f"Stopped by {stop}: what was finished is saved; the same command goes on from there."
-            click.echo(f"{_rank()}{said}", err=True)
+            click.echo(f"{rank_words()}{said}", err=True)
             ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            click.echo(f"{_rank()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
+            click.echo(f"{rank_words()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
             ctx.exit(EXIT_PROBLEM)
 
 
-def _rank() -> str:
-    """Who speaks, where several ranks may."""
+def rank_words() -> str:
+    """Who speaks, where several ranks may; nothing for a process alone."""
     try:
         here = ranks()
     except FercacheError:
