@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tempfile
+import re
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,10 @@ from pathlib import Path
 from fercache.errors import FercacheError
 
 PARTIAL = ".partial"
-"""Ending of files that are being written; one that a kill left behind is never read."""
+"""Ending of files that are being written; one that a kill left behind is never read as whole."""
+OWNER = r"(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)\.[0-9a-f]{8}"
+"""In the name of a partial file, before its ending: the process that writes it."""
+DAY_S = 24 * 60 * 60
 
 
 @contextmanager
@@ -22,23 +28,74 @@ def replacing(path: Path) -> Iterator[Path]:
     one to finish wins, and what is read is always one of them, whole. On an exception the
     temporary file is removed and `path` is as it was. FercacheError where `path` cannot be written.
     """
+    with partial_file(path) as temporary:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+
+
+def write_text_once(path: Path, text: str) -> None:
+    """Write a text file where none of that name is there; of several processes that try, the first one's stays."""
+    with partial_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        sync(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            os.replace(temporary, path)
+        sync(path.parent)
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """An empty file beside `path` for the time of the block."""
     check_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
+        temporary = partial_path(path)
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise FercacheError(f"{path}: cannot be written: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
-        # mkstemp makes files private; what is finished gets the permissions any new file would.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def partial_path(path: Path, ending: str = PARTIAL) -> Path:
+    """A new name beside `path` that says which process it belongs to."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.{secrets.token_hex(4)}{ending}")
+
+
+def is_abandoned(partial: Path) -> bool:
+    """Whether the process that was writing a partial file is gone.
+
+    On another machine that cannot be seen: there a file that was not touched for a day counts as left behind.
+    """
+    owner = re.search(rf"\.{OWNER}{re.escape(PARTIAL)}$", partial.name)
+    if owner and owner["machine"] == _machine():
+        return not _runs(int(owner["process"]))
+    try:
+        return time.time() - partial.stat().st_mtime > DAY_S
+    except FileNotFoundError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _machine() -> str:
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
 
 
 def check_target(path: Path) -> None:
@@ -69,16 +126,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    # The process's umask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

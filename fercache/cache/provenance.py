@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fercache.errors import CacheError
-from fercache.files import write_text
+from fercache.files import write_text_once
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "provenance.json"
 
 
@@ -36,8 +36,16 @@ class Provenance:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the fields."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(self.as_json().encode()).hexdigest()
+
+    def as_json(self) -> str:
+        """The fields, always in the same form."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """The record from what `as_json` gave; ValueError or TypeError where that is none."""
+        return cls(**json.loads(text))
 
     def differences(self, other: Provenance) -> list[str]:
         """The fields in which `other` differs, in words."""
@@ -45,34 +53,51 @@ class Provenance:
         return [f"{key} is {mine[key]!r} there, {theirs[key]!r} here" for key in mine if mine[key] != theirs[key]]
 
 
-def write_provenance(folder: Path, provenance: Provenance, recorded: Mapping[str, Any]) -> None:
-    """Write the record of a cache; `recorded` is only noted beside it (backend, batch size, threads)."""
-    content = {"fingerprint": provenance.fingerprint, "fields": asdict(provenance), "recorded": dict(recorded)}
-    write_text(folder / FILE_NAME, json.dumps(content, indent=2) + "\n")
+@dataclass(frozen=True)
+class CacheRecord:
+    """What stands in `provenance.json`, and in a packed cache."""
+
+    provenance: Provenance
+    noted: Mapping[str, Any]
+    """Noted beside the fingerprint's fields: backend, batch size, threads, device."""
+
+    def as_json(self) -> str:
+        """The record as text."""
+        made_by = self.provenance
+        content = {"fingerprint": made_by.fingerprint, "fields": asdict(made_by), "recorded": dict(self.noted)}
+        return json.dumps(content, indent=2) + "\n"
 
 
-def read_recorded(folder: Path) -> dict[str, Any]:
-    """What is noted beside the fingerprint's fields; {} where nothing is."""
-    noted = json.loads((folder / FILE_NAME).read_text(encoding="utf-8")).get("recorded")
-    return noted if isinstance(noted, dict) else {}
+def parse_record(place: Path, text: str | bytes) -> CacheRecord:
+    """The record in `text`, found in `place`; CacheError where it is none, was edited, or is another fercache's."""
+    try:
+        content = json.loads(text)
+        provenance, fingerprint = Provenance(**content["fields"]), content["fingerprint"]
+        noted = content.get("recorded", {})
+        if not isinstance(noted, dict):
+            raise TypeError(f"recorded is {noted!r}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise CacheError(f"{place}: is no provenance record: {error}") from error
+    if provenance.schema != SCHEMA:
+        raise CacheError(f"{place}: found schema {provenance.schema}, this fercache reads {SCHEMA}")
+    if fingerprint != provenance.fingerprint:
+        raise CacheError(f"{place}: was edited: its fingerprint is not that of its fields")
+    return CacheRecord(provenance, noted)
 
 
-def read_provenance(folder: Path) -> Provenance:
+def begin_record(folder: Path, record: CacheRecord) -> CacheRecord:
+    """Write the record of a new cache; returns the one that stands there then, which may be another process's."""
+    write_text_once(folder / FILE_NAME, record.as_json())
+    return read_record(folder)
+
+
+def read_record(folder: Path) -> CacheRecord:
     """The record of the cache in `folder`; CacheError where there is none or it was edited."""
     path = folder / FILE_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError as error:
         raise CacheError(f"{folder}: is no cache: it has no {FILE_NAME}") from error
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{path}: cannot be read: {error}") from error
-    try:
-        provenance = Provenance(**content["fields"])
-        fingerprint = content["fingerprint"]
-    except (TypeError, KeyError) as error:
-        raise CacheError(f"{path}: is no provenance record: {error}") from error
-    if provenance.schema != SCHEMA:
-        raise CacheError(f"{path}: found schema {provenance.schema}, this fercache reads {SCHEMA}")
-    if fingerprint != provenance.fingerprint:
-        raise CacheError(f"{path}: was edited: its fingerprint is not that of its fields")
-    return provenance
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_record(path, text)

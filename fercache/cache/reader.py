@@ -1,19 +1,33 @@
 """Reading the cache. Files are opened for each video and closed again, so a reader may be forked or pickled.
 
-Legend: F present frames, D embedding, C classes.
+Legend: F present frames, S skipped ones, D embedding, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from fercache.cache.provenance import Provenance, read_provenance
+from fercache.cache.provenance import CacheRecord, Provenance, parse_record, read_record
+from fercache.cache.rows import Entry
 from fercache.errors import CacheError, raise_problems
+
+PACKED = "fercache-cache 1"
+"""Format of a packed cache."""
+TABLE = np.dtype(
+    [
+        ("video_id", h5py.string_dtype()),
+        *((name, "int64") for name in ("start", "count", "skipped_start", "skipped_count")),
+        *((name, h5py.string_dtype("ascii", 64)) for name in ("source", "checksum")),
+    ]
+)
+"""A row of its table `videos`: an id, and the fields of its Entry."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class VideoEmbeddings:
     """The cache of one video."""
 
     frame: np.ndarray
-    """int32 (F,), from 1, ascending; a number that is missing is a frame without a face."""
+    """int32 (F,), from 1, ascending; a number that is missing is a frame without a face, or one that was skipped."""
     embedding: np.ndarray
     """float16 or float32 (F, D)."""
     logits: np.ndarray | None
@@ -29,21 +43,37 @@ class VideoEmbeddings:
 
 
 class Cache:
-    """The embeddings of a data set: a file a video, and one record of where they come from."""
+    """The embeddings of a data set: a folder with a file a video, or one packed file; and where they come from."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.provenance: Provenance = read_provenance(folder)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.packed = path.is_file()
+        self._table: dict[str, Entry] = {}
+        if self.packed:
+            self.record, self._table = _read_packed(path)
+        else:
+            self.record: CacheRecord = read_record(path)
 
-    def path(self, video_id: str) -> Path:
-        """The file of a video."""
-        return self.folder / f"{video_id}.h5"
+    @property
+    def provenance(self) -> Provenance:
+        """What made it."""
+        return self.record.provenance
+
+    def file(self, video_id: str) -> Path:
+        """The file that holds a video."""
+        return self.path if self.packed else self.path / f"{video_id}.h5"
+
+    def video_ids(self) -> list[str]:
+        """The videos that are there, whole or not: a packed cache's in its order, a folder's by name."""
+        if self.packed:
+            return list(self._table)
+        return sorted(path.stem for path in self.path.glob("*.h5") if not path.name.startswith("."))
 
     def has(self, video_id: str) -> bool:
         """Whether the video is there, of this cache's fingerprint; CacheError where it is another's."""
-        if not self.path(video_id).exists():
+        if not (video_id in self._table if self.packed else self.file(video_id).exists()):
             return False
-        with self._open(video_id):
+        with self.open(video_id):
             return True
 
     def check(self, video_ids: Iterable[str]) -> None:
@@ -52,49 +82,107 @@ class Cache:
         for video_id in video_ids:
             try:
                 if not self.has(video_id):
-                    problems.append(f"{self.folder}: video {video_id} is missing; `fercache extract` makes it")
+                    problems.append(f"{self.path}: video {video_id} is missing; `fercache extract` makes it")
             except CacheError as error:
                 problems.append(str(error))
         raise_problems(problems, CacheError)
 
     def frame(self, video_id: str) -> np.ndarray:
         """The frame numbers alone, int32 (F,)."""
-        with self._open(video_id) as file:
-            return file["frame"][:]
+        return self._read(video_id, "frame")
+
+    def skipped(self, video_id: str) -> np.ndarray:
+        """Frames that could not be decoded and were left out, int32 (S,)."""
+        return self._read(video_id, "skipped")
+
+    def entry(self, video_id: str) -> Entry:
+        """What the file says of the video."""
+        with self.open(video_id) as (_, entry):
+            return entry
 
     def read(self, video_id: str, *, embedding: bool = True) -> VideoEmbeddings:
         """One video; `embedding=False` leaves the embeddings on disk (they come as (F, 0))."""
-        with self._open(video_id) as file:
-            logits = file["logits"][:] if "logits" in file else None
-            wanted = file["embedding"][:] if embedding else np.empty((len(file["frame"]), 0), np.float32)
-            return VideoEmbeddings(file["frame"][:], wanted, logits)
+        with self.open(video_id) as (file, entry):
+            rows = entry.of("frame")
+            logits = file["logits"][rows] if "logits" in file else None
+            wanted = file["embedding"][rows] if embedding else np.empty((entry.count, 0), np.float32)
+            return VideoEmbeddings(file["frame"][rows], wanted, logits)
 
     def read_into(self, video_id: str, target: np.ndarray) -> None:
         """The embeddings of a video straight into an array (F, D) of the cache's type."""
-        with self._open(video_id) as file:
+        with self.open(video_id) as (file, entry):
             if len(target):
-                file["embedding"].read_direct(target)
+                file["embedding"].read_direct(target, source_sel=entry.of("embedding"))
 
     def embedding_dim(self, video_id: str) -> int:
         """D."""
-        with self._open(video_id) as file:
+        with self.open(video_id) as (file, _):
             return int(file["embedding"].shape[1])
 
-    def _open(self, video_id: str) -> h5py.File:
-        path = self.path(video_id)
+    @contextmanager
+    def open(self, video_id: str) -> Iterator[tuple[h5py.File, Entry]]:
+        """The open file of a video and where its rows lie; CacheError where it is not whole, or another cache's."""
+        path = self.file(video_id)
         try:
             file = h5py.File(path, "r")
         except OSError as error:
             raise CacheError(f"{path}: cannot be read: {error}") from error
-        found, complete = file.attrs.get("fingerprint"), file.attrs.get("complete", False)
-        wanted = {"frame", "embedding"} | ({"logits"} if self.provenance.classifier else set())
-        missing = wanted - set(file)
-        if found == self.provenance.fingerprint and complete and not missing:
-            return file
-        file.close()
-        if missing:
-            raise CacheError(f"{path}: is damaged: it has no {', '.join(sorted(missing))}")
-        why = (
-            "is not complete" if not complete else f"has fingerprint {found}, this cache {self.provenance.fingerprint}"
-        )
-        raise CacheError(f"{path}: {why}")
+        with file:
+            yield file, self._table[video_id] if self.packed else self._check(path, file)
+
+    def _read(self, video_id: str, name: str) -> np.ndarray:
+        with self.open(video_id) as (file, entry):
+            return file[name][entry.of(name)]
+
+    def _check(self, path: Path, file: h5py.File) -> Entry:
+        """The entry of a video's own file, if it is whole and of this cache."""
+        attributes = dict(file.attrs)
+        if not attributes.get("complete", False):
+            raise CacheError(f"{path}: is not complete")
+        if attributes.get("fingerprint") != self.provenance.fingerprint:
+            raise CacheError(f"{path}: is of another cache than {self.path}: {self._differences(attributes)}")
+        if attributes.get("video_id") != path.stem:
+            raise CacheError(f"{path}: holds video {attributes.get('video_id')!r}: was it renamed?")
+        check_datasets(path, file, self.provenance)
+        source, checksum = str(attributes.get("source", "")), str(attributes.get("checksum", ""))
+        return Entry(0, len(file["frame"]), 0, len(file["skipped"]), source, checksum)
+
+    def _differences(self, attributes: dict[str, Any]) -> str:
+        try:
+            there = Provenance.from_json(attributes["provenance"])
+        except (KeyError, TypeError, ValueError):
+            return f"its fingerprint is {attributes.get('fingerprint')}, this cache's {self.provenance.fingerprint}"
+        return "; ".join(there.differences(self.provenance)) or "its fingerprint is not that of its record"
+
+
+def check_datasets(path: Path, file: h5py.File, provenance: Provenance) -> None:
+    """Raise CacheError where a dataset is missing."""
+    wanted = {"frame", "embedding", "skipped"} | ({"logits"} if provenance.classifier else set())
+    missing = sorted(name for name in wanted if not isinstance(file.get(name), h5py.Dataset))
+    if missing:
+        raise CacheError(f"{path}: is damaged: it has no {', '.join(missing)}")
+
+
+def _read_packed(path: Path) -> tuple[CacheRecord, dict[str, Entry]]:
+    """The record and the table of a packed cache."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != PACKED:
+                raise CacheError(f"{path}: is no packed cache (expected format {PACKED!r})")
+            record = parse_record(path, file.attrs["record"])
+            check_datasets(path, file, record.provenance)
+            table = [row.tolist() for row in file["videos"][:]]
+            rows, skipped = len(file["frame"]), len(file["skipped"])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
+    entries = {
+        name.decode(): Entry(*where, source.decode(), checksum.decode()) for name, *where, source, checksum in table
+    }
+    outside = [
+        f"{path}: video {video_id}: its rows lie outside the file's {rows}"
+        for video_id, entry in entries.items()
+        if not (0 <= entry.start <= entry.start + entry.count <= rows)
+        or not (0 <= entry.skipped_start <= entry.skipped_start + entry.skipped_count <= skipped)
+    ]
+    raise_problems(outside, CacheError)
+    return record, entries

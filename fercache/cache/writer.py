@@ -1,48 +1,70 @@
-"""Writing one video's embeddings into the cache, whole or not at all.
+"""Writing HDF5 files of the cache, whole or not at all.
 
-Legend: F present frames, D embedding, C classes.
+Legend: F frames of a video, D embedding, C classes.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from fercache.cache.provenance import SCHEMA
-from fercache.errors import CacheError, DataError
+from fercache.cache.provenance import SCHEMA, Provenance
+from fercache.cache.rows import Entry, Part, Shape, content_checksum, told_as_unwritable
+from fercache.errors import CacheError
 from fercache.files import replacing
 
 
-@contextmanager
-def video_writer(
-    path: Path, fingerprint: str, frame: np.ndarray, embedding_dim: int, dtype: str, classes: int | None
-) -> Iterator[VideoWriter]:
-    """A writer for the video whose present frames are `frame`, int (F,); `classes` = None caches no logits.
+def write_video(
+    path: Path,
+    provenance: Provenance,
+    shape: Shape,
+    number: np.ndarray,
+    there: np.ndarray,
+    parts: Iterable[Part],
+    *,
+    source: str = "",
+) -> None:
+    """Write the file of the video whose frames are `number`, int (F,), and whose id is the file's name.
 
-    The file appears under its name when the block ends well, and not before; CacheError where rows
-    are missing then.
+    `there`, bool (F,), says for which frames the parts hold a row; the others are recorded as skipped.
+    The file appears under its name when it is whole, and not before. CacheError where a row is
+    missing, or the disk does not take it.
     """
+    place = np.cumsum(there) - 1  # of a frame, among those that are there
+    written = np.zeros(len(number), bool)
+    with whole_file(path) as file:
+        entry = Entry(0, int(there.sum()), 0, int((~there).sum()), source, "")
+        create_datasets(file, shape, entry.count, entry.skipped_count)
+        file["frame"][:], file["skipped"][:] = number[there], number[~there]
+        for part in parts:
+            _put(file, place[part.rows], part)
+            written[part.rows] = True
+        if (written != there).any():
+            raise CacheError(f"{path}: {written.sum()} of {there.sum()} rows were written")
+        file.attrs.update(
+            schema=SCHEMA,
+            fingerprint=provenance.fingerprint,
+            provenance=provenance.as_json(),
+            video_id=path.stem,
+            source=source,
+            checksum=content_checksum(file, entry),
+            complete=True,
+        )
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file that takes `path`'s place when the block ends well; CacheError where it cannot be written."""
     with replacing(path) as temporary:
-        file = h5py.File(temporary, "w")
+        with told_as_unwritable(path):
+            file = h5py.File(temporary, "w")
         try:
-            with _told(path):
-                file.attrs.update(schema=SCHEMA, fingerprint=fingerprint, complete=False)
-                file.create_dataset("frame", data=frame.astype(np.int32))
-                # Contiguous and uncompressed: single rows are read at the disk's speed.
-                file.create_dataset("embedding", (len(frame), embedding_dim), dtype)
-                if classes is not None:
-                    file.create_dataset("logits", (len(frame), classes), "float32")
-            writer = VideoWriter(file, path)
-            yield writer
-            if writer.rows != len(frame):
-                raise CacheError(f"{path}: {writer.rows} of {len(frame)} rows were written")
-            with _told(path):
-                file.attrs["complete"] = True
+            with told_as_unwritable(path):
+                yield file
                 file.close()
         except BaseException:
             # The file is thrown away, and closing it may fail for the same reason as writing it.
@@ -51,39 +73,22 @@ def video_writer(
             raise
 
 
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """HDF5's errors in writing, of a full disk above all, with the file's name."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        errno = getattr(error, "errno", None)
-        reason = os.strerror(errno) if errno else str(error).splitlines()[0]
-        raise CacheError(f"{path}: cannot be written: {reason}") from error
+def create_datasets(file: h5py.File, shape: Shape, rows: int, skipped: int) -> None:
+    """The datasets of so many rows. Contiguous and uncompressed: single rows are read at the disk's speed."""
+    file.create_dataset("embedding", (rows, shape.embedding_dim), shape.dtype)
+    file.create_dataset("frame", (rows,), "int32")
+    file.create_dataset("skipped", (skipped,), "int32")
+    if shape.classes is not None:
+        file.create_dataset("logits", (rows, shape.classes), "float32")
 
 
-class VideoWriter:
-    """Takes rows in the order of the frames."""
-
-    def __init__(self, file: h5py.File, path: Path) -> None:
-        self.file, self.path, self.rows = file, path, 0
-
-    def append(self, embedding: np.ndarray, logits: np.ndarray | None) -> None:
-        """The next rows: float (n, D) and float (n, C).
-
-        DataError where a number is not finite in the stored type, CacheError where the disk does not take them.
-        """
-        end = self.rows + len(embedding)
-        with np.errstate(over="ignore"):
-            stored = embedding.astype(self.file["embedding"].dtype)
-        bad = ~np.isfinite(stored).all(axis=1)
-        if logits is not None:
-            bad |= ~np.isfinite(logits).all(axis=1)
-        if bad.any():
-            number = self.file["frame"][self.rows : end][bad][0]
-            raise DataError(f"the embedding or the logits of frame {number} are not finite in {stored.dtype}")
-        with _told(self.path):
-            self.file["embedding"][self.rows : end] = stored
-            if logits is not None:
-                self.file["logits"][self.rows : end] = logits
-        self.rows = end
+def _put(file: h5py.File, places: np.ndarray, part: Part) -> None:
+    """Write a part's rows, each stretch of neighbours at once."""
+    if not len(places):
+        return
+    ends = np.flatnonzero(np.diff(places) != 1) + 1
+    for stretch in np.split(np.arange(len(places)), ends):
+        rows = slice(places[stretch[0]], places[stretch[-1]] + 1)
+        file["embedding"][rows] = part.embedding[stretch]
+        if part.logits is not None:
+            file["logits"][rows] = part.logits[stretch]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fercache.cli.cache import cache_group
 from fercache.cli.options import (
     PATH,
     cache_option,
@@ -105,30 +106,43 @@ def finetune(
 @cache_option
 @click.option("--weights", metavar="RUN|FILE|imagenet|none", help="A run folder or weights file; left out: OUT/cnn.")
 @format_option("weights_format")
+@click.option("--shard", metavar="I/N", help="Only part I of N parts of about as many frames each.")
 @click.option("--precision", help="auto, fp32, bf16 or fp16: what the network computes in.")
 @click.option("--dtype", help="float16 or float32: what embeddings are stored in.")
+@click.option("--backend", help="auto, eager, compile or openvino: what runs the network.")
 @click.option("--batch-size", type=int, help="Frames a pass of the network.")
+@click.option("--plan", is_flag=True, help="Only say how much there is to do, and how long it would take.")
 @config_options
 def extract(
     manifest: str | None,
     cache: str | None,
     weights: str | None,
     weights_format: str | None,
+    shard: str | None,
     precision: str | None,
     dtype: str | None,
+    backend: str | None,
     batch_size: int | None,
+    plan: bool,
     config: str | None,
     sets: tuple[str, ...],
 ) -> None:
-    """Stage one: write the embedding of every frame of every video into the cache."""
+    """Stage one: write the embedding of every frame of every video into the cache.
+
+    The same command goes on with what is missing, and any number of them may work on one cache.
+    """
     given = {"weights": weights, "weights_format": weights_format, "precision": precision, "dtype": dtype}
-    given |= {"batch_size": batch_size}
+    given |= {"backend": backend, "batch_size": batch_size}
     c = read_config(config, "extract", sets, manifest=manifest, cache=cache, **given)
     source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
     chosen = c.extract.weights or str(required(c.out, "--weights", "out") / "cnn")
+    from fercache.data.shards import Shard
     from fercache.stages.extract import extract as stage
+    from fercache.stages.extract import plan_extraction
 
-    click.echo(stage(source, chosen, folder, c.extract, task=c.task, seed=c.seed, threads=c.threads))
+    part = Shard.parse(shard) if shard else None
+    call = plan_extraction if plan else stage
+    click.echo(call(source, chosen, folder, c.extract, shard=part, task=c.task, seed=c.seed, threads=c.threads))
 
 
 @click.command("train-temporal")
@@ -288,5 +302,6 @@ ALL = (
     evaluate,
     export,
     weights_group,
+    cache_group,
     demo,
 )

@@ -129,12 +129,17 @@ class ExtractConfig:
     """The weights file's format, where its contents do not decide."""
     image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
     """Side of the square the network sees, in pixels; only a raw weights file may be given another."""
-    batch_size: int = _value(64, "at least 1")
-    """Frames a pass of the network."""
+    batch_size: int | None = _value(None, "from 1 to 512, or nothing")
+    """Frames a pass of the network; nothing means what the cache was begun with, else 32 on a CPU, 128 on a GPU."""
+    backend: Literal["auto", "eager", "compile", "openvino"] = "auto"
+    """What computes: torch, torch.compile or OpenVINO; auto takes what the cache was begun with, else the fastest
+    that is installed and pays for the seconds it takes to be made."""
     precision: Precision = "auto"
     """Numbers the network computes in; auto takes what the cache was begun with, else as in training."""
     dtype: Literal["float16", "float32"] = "float16"
     """Numbers the embeddings are stored in (logits are always float32)."""
+    bad_frames: Literal["fail", "skip"] = "fail"
+    """fail: a video with a frame that cannot be decoded is left out; skip: the frame is, and recorded."""
     workers: int | None = _value(None, "at least 0")
     """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
 
@@ -142,7 +147,8 @@ class ExtractConfig:
         _check(
             self,
             image_size=self.image_size is None or self.image_size >= 48,
-            batch_size=self.batch_size >= 1,
+            # A kill loses the batches that are being computed and written.
+            batch_size=self.batch_size is None or 1 <= self.batch_size <= 512,
             workers=self.workers is None or self.workers >= 0,
         )
 

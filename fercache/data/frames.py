@@ -5,8 +5,10 @@ A number that is missing is a frame in which no face was found.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,47 @@ class FrameList:
 
     number: np.ndarray
     """int32 (F,), from 1, strictly ascending."""
-    path: list[str]
-    """Plain text: millions of Path objects would be slow and large."""
+    path: Sequence[str]
+
+    def digest(self, row: int) -> str:
+        """SHA-256 of the bytes of a row's file; "" where it cannot be read."""
+        try:
+            return hashlib.sha256(Path(self.path[row]).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+
+class FramePaths(Sequence[str]):
+    """Paths in one folder, made when they are asked for: millions of them as text would fill the memory."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = str(folder), np.array(names, dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override] - no slices
+        return os.path.join(self.folder, self.names[place].decode())
+
+
+class JoinedPaths(Sequence[str]):
+    """Several sequences of paths behind one another."""
+
+    def __init__(self, parts: Sequence[Sequence[str]]) -> None:
+        self.parts = parts
+        self.start = np.cumsum([0, *map(len, parts)])
+        """int64: the first place of each part, and the end."""
+
+    def __len__(self) -> int:
+        return int(self.start[-1])
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override] - no slices
+        part = self.part(place)
+        return self.parts[part][place - int(self.start[part])]
+
+    def part(self, place: int) -> int:
+        """Which part a place lies in."""
+        return int(np.searchsorted(self.start, place, side="right")) - 1
 
 
 def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
@@ -50,7 +91,7 @@ def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
     if 0 in numbered:
         raise DataError(f"{folder}: frames are numbered from 1, found {numbered[0]}")
     kept = sorted(number for number in numbered if num_frames is None or number <= num_frames)
-    return FrameList(np.asarray(kept, dtype=np.int32), [str(folder / numbered[number]) for number in kept])
+    return FrameList(np.asarray(kept, dtype=np.int32), FramePaths(folder, [numbered[number] for number in kept]))
 
 
 def decode(path: str) -> np.ndarray:

@@ -91,12 +91,12 @@ def predict(
 def _check_same_network(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
     weights, made_by = from_checkpoint(model, checkpoint), cache.provenance
     here = replace(made_by, weights=weights.backbone_digest, classifier=weights.classifier_digest, task=weights.task)
-    _check_same(made_by, here, f"{cache.folder}: was not extracted from {model}")
+    _check_same(made_by, here, f"{cache.path}: was not extracted from {model}")
 
 
 def _check_same_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
     trained_on = Provenance(**checkpoint["provenance"])
-    _check_same(cache.provenance, trained_on, f"{cache.folder}: is not the cache that {model} was trained on")
+    _check_same(cache.provenance, trained_on, f"{cache.path}: is not the cache that {model} was trained on")
 
 
 def _check_same(there: Provenance, here: Provenance, sentence: str) -> None:

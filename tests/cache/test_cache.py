@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from fercache.cache.pack import pack
 from fercache.cache.predictions import (
     Predictions,
     VideoPredictions,
@@ -15,27 +17,32 @@ from fercache.cache.predictions import (
     read_predictions,
     write_predictions,
 )
-from fercache.cache.provenance import FILE_NAME, Provenance, read_provenance, write_provenance
+from fercache.cache.provenance import FILE_NAME, CacheRecord, Provenance, begin_record, read_record
 from fercache.cache.reader import Cache
-from fercache.cache.writer import video_writer
-from fercache.errors import CacheError, DataError
+from fercache.cache.rows import Part, Shape, as_stored
+from fercache.cache.writer import write_video
+from fercache.errors import CacheError
 from fercache.tasks import TASKS
 
 MADE_BY = Provenance("w" * 64, "c" * 64, "expr", "resnet50-vggface2", {"image_size": 112}, "fp32", "float16")
+SHAPE = Shape(embedding_dim=4, dtype="float16", classes=7)
 FRAME = np.array([1, 2, 5])
 
 
 @pytest.fixture
 def cache(tmp_path):
-    write_provenance(tmp_path, MADE_BY, {"backend": "eager"})
+    begin_record(tmp_path, CacheRecord(MADE_BY, {"backend": "eager"}))
     return Cache(tmp_path)
 
 
-def write(cache, video="v", rows=3, fingerprint=None, value=1.5):
-    path = cache.path(video)
-    with video_writer(path, fingerprint or MADE_BY.fingerprint, FRAME, 4, "float16", 7) as writer:
-        for row in range(rows):
-            writer.append(np.full((1, 4), row * value, np.float32), np.full((1, 7), row, np.float32))
+def parts(rows=range(3), value=1.5):
+    for row in rows:
+        yield Part(np.array([row]), np.full((1, 4), row * value, np.float16), np.full((1, 7), row, np.float32))
+
+
+def write(cache, video="v", rows=range(3), made_by=MADE_BY, value=1.5):
+    there = np.ones(3, bool)
+    write_video(cache.file(video), made_by, SHAPE, FRAME, there, parts(rows, value), source="s" * 64)
 
 
 def test_what_is_written_is_read_back(cache):
@@ -53,56 +60,102 @@ def test_what_is_written_is_read_back(cache):
 
 def test_rows_lie_contiguous_and_uncompressed(cache):
     write(cache)
-    with h5py.File(cache.path("v")) as file:
+    with h5py.File(cache.file("v")) as file:
         data = file["embedding"]
         assert data.chunks is None and data.compression is None and data.id.get_offset() is not None
 
 
 def test_a_video_without_a_face(cache):
-    with video_writer(cache.path("n"), MADE_BY.fingerprint, np.empty(0, int), 4, "float16", 7):
-        pass
+    write_video(cache.file("n"), MADE_BY, SHAPE, np.empty(0, int), np.empty(0, bool), [])
     assert cache.read("n").embedding.shape == (0, 4)
     cache.read_into("n", np.empty((0, 4), np.float16))
 
 
+def test_rows_may_come_in_any_order_and_skipped_frames_are_recorded(cache):
+    there = np.array([True, False, True, True])
+    both = Part(np.array([3, 0]), np.array([[3] * 4, [0] * 4], np.float16), np.array([[3] * 7, [0] * 7], np.float32))
+    write_video(cache.file("v"), MADE_BY, SHAPE, np.array([1, 2, 5, 6]), there, [both, *parts([2], 1)])
+    video = cache.read("v")
+    assert video.frame.tolist() == [1, 5, 6] and cache.skipped("v").tolist() == [2]
+    assert video.embedding[:, 0].tolist() == [0, 2, 3] and video.logits[:, 6].tolist() == [0, 2, 3]
+
+
 def test_a_file_appears_only_when_whole(cache):
     with pytest.raises(CacheError, match="2 of 3 rows"):
-        write(cache, rows=2)
-    with pytest.raises(DataError, match="frame 5 are not finite in float16"):
-        write(cache, value=50_000)
-    with pytest.raises(KeyboardInterrupt), video_writer(cache.path("v"), "x", FRAME, 4, "float16", 7):
+        write(cache, rows=range(2))
+
+    def interrupted():
+        yield from parts([0])
         raise KeyboardInterrupt
-    assert sorted(p.name for p in cache.folder.iterdir()) == [FILE_NAME]
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(cache.file("v"), MADE_BY, SHAPE, FRAME, np.ones(3, bool), interrupted())
+    assert sorted(p.name for p in cache.path.iterdir()) == [FILE_NAME]
     assert not cache.has("v")
+
+
+def test_what_the_stored_type_cannot_hold_is_found():
+    embedding, logits = np.array([[1.0, 2], [70_000, 0], [0, 0]]), np.array([[0.0], [0], [np.nan]])
+    stored, bad = as_stored(embedding, logits, "float16")
+    assert stored.dtype == np.float16 and bad.tolist() == [False, True, True]
+    assert as_stored(embedding, None, "float32")[1].tolist() == [False, False, False]
 
 
 def test_missing_and_foreign_videos_are_all_named(cache):
     write(cache, "good")
-    write(cache, "foreign", fingerprint="f" * 64)
-    cache.path("torn").write_bytes(cache.path("good").read_bytes()[:100])
+    write(cache, "foreign", made_by=replace(MADE_BY, precision="bf16", weights="other"))
+    cache.file("torn").write_bytes(cache.file("good").read_bytes()[:100])
+    cache.file("renamed").write_bytes(cache.file("good").read_bytes())
     with pytest.raises(CacheError) as caught:
-        cache.check(["good", "foreign", "torn", "absent"])
+        cache.check(["good", "foreign", "torn", "renamed", "absent"])
     lines = str(caught.value).splitlines()
-    assert len(lines) == 3
-    assert "fingerprint ffff" in lines[0] and "torn.h5: cannot be read" in lines[1]
-    assert "video absent is missing; `fercache extract` makes it" in lines[2]
+    assert len(lines) == 4
+    assert "precision is 'bf16' there, 'fp32' here" in lines[0] and "weights is 'other' there" in lines[0]
+    assert "torn.h5: cannot be read" in lines[1] and "renamed.h5: holds video 'good'" in lines[2]
+    assert "video absent is missing; `fercache extract` makes it" in lines[3]
 
 
 def test_an_unfinished_file_is_refused(cache):
     write(cache)
-    with h5py.File(cache.path("v"), "a") as file:
+    with h5py.File(cache.file("v"), "a") as file:
         file.attrs["complete"] = False
     with pytest.raises(CacheError, match="not complete"):
         cache.read("v")
-    with h5py.File(cache.path("v"), "a") as file:
+    with h5py.File(cache.file("v"), "a") as file:
+        file.attrs["complete"] = True
         del file["logits"]
     with pytest.raises(CacheError, match="it has no logits"):
         cache.read("v")
 
 
-def test_a_reader_travels_to_another_process(cache):
+def _frames_in_a_fork(cache, pipe):
+    pipe.send(cache.read("v").frame.tolist())
+    pipe.close()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reader_travels_to_another_process(cache, packed, tmp_path):
     write(cache)
+    if packed:
+        pack(cache, ["v"], tmp_path / "packed.h5")
+        cache = Cache(tmp_path / "packed.h5")
+    assert cache.read("v").frame.tolist() == [1, 2, 5]
     assert pickle.loads(pickle.dumps(cache)).read("v").frame.tolist() == [1, 2, 5]
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=_frames_in_a_fork, args=(cache, there))
+    child.start()
+    assert here.recv() == [1, 2, 5]
+    child.join()
+    # The parent's reader is still its own.
+    assert cache.read("v").frame.tolist() == [1, 2, 5]
+
+
+def test_the_first_record_stays(tmp_path):
+    first = CacheRecord(MADE_BY, {"backend": "eager"})
+    assert begin_record(tmp_path / "c", first) == first
+    assert begin_record(tmp_path / "c", CacheRecord(MADE_BY, {"backend": "compile"})) == first
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [FILE_NAME]
 
 
 def test_the_fingerprint_depends_on_every_field():
@@ -114,7 +167,7 @@ def test_the_fingerprint_depends_on_every_field():
         "preprocessing": {"image_size": 224},
         "precision": "bf16",
         "dtype": "float32",
-        "schema": 2,
+        "schema": 3,
     }
     prints = {replace(MADE_BY, **{key: value}).fingerprint for key, value in other.items()}
     assert len(prints | {MADE_BY.fingerprint}) == len(other) + 1
@@ -122,19 +175,19 @@ def test_the_fingerprint_depends_on_every_field():
 
 
 def test_a_record_that_was_edited_is_refused(cache):
-    assert read_provenance(cache.folder) == MADE_BY
-    file = cache.folder / FILE_NAME
+    assert read_record(cache.path).provenance == MADE_BY
+    file = cache.path / FILE_NAME
     content = json.loads(file.read_text())
     content["fields"]["precision"] = "bf16"
     file.write_text(json.dumps(content))
     with pytest.raises(CacheError, match="was edited"):
-        Cache(cache.folder)
+        Cache(cache.path)
     file.write_text("{")
-    with pytest.raises(CacheError, match="cannot be read"):
-        Cache(cache.folder)
+    with pytest.raises(CacheError, match="is no provenance record"):
+        Cache(cache.path)
     file.unlink()
     with pytest.raises(CacheError, match="is no cache"):
-        Cache(cache.folder)
+        Cache(cache.path)
 
 
 def predictions(**changes):
@@ -168,7 +221,7 @@ def test_files_that_are_no_predictions_are_named(tmp_path, cache):
         read_predictions(path)
     write(cache)
     with pytest.raises(CacheError, match="is no predictions file"):
-        read_predictions(cache.path("v"))
+        read_predictions(cache.file("v"))
     path.unlink()
     bad = {
         "v": VideoPredictions(FRAME, np.full((3, 7), np.nan)),

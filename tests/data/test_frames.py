@@ -23,7 +23,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path):
         (tmp_path / name).touch()
     frames = list_frames(tmp_path)
     assert frames.number.tolist() == [1, 2, 10]
-    assert frames.path == [str(tmp_path / name) for name in ("00001.JPG", "2.png", "00010.jpg")]
+    assert list(frames.path) == [str(tmp_path / name) for name in ("00001.JPG", "2.png", "00010.jpg")]
     assert list_frames(tmp_path, 5).number.tolist() == [1, 2]
 
 

@@ -1,0 +1,215 @@
+"""The rows of a video that is not finished: a file that survives a kill at any moment.
+
+HDF5 does not survive a writer that is killed, so rows are first appended to a journal, each part with
+its checksum. What reads a journal takes its whole parts and nothing behind them. Every process writes
+a journal of its own and takes over, by copying, what others left for the same video; so nothing has to
+be locked, and nothing that a kill leaves behind stands in the way.
+
+A journal is a sequence of records: length of the content (8 bytes, little endian), its SHA-256 (32
+bytes), the content. The first content is the header in JSON; the others are parts: the number of rows
+(int32), the rows (int32), their embeddings, their logits.
+
+Legend: F frames of a video, n rows of a part, D embedding, C classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from fercache.cache.provenance import Provenance
+from fercache.cache.rows import Part, Shape, told_as_unwritable
+from fercache.files import OWNER, PARTIAL, check_target, is_abandoned, partial_path
+
+log = logging.getLogger(__name__)
+
+ENDING = f".rows{PARTIAL}"
+NAME = re.compile(rf"\.(?P<video>.+)\.{OWNER}{re.escape(ENDING)}")
+HEAD = struct.Struct("<Q32s")
+MOST_BYTES = 1 << 31
+"""Of a record; a torn length must not be believed."""
+SYNC_S = 30.0
+"""Seconds after which rows are on the disk, and survive the machine's end too."""
+
+
+class Journal:
+    """The rows of one video as they come."""
+
+    def __init__(self, path: Path, header: dict[str, Any], shape: Shape, frames: int) -> None:
+        self.path, self.header, self.shape = path, header, shape
+        self.there = np.zeros(frames, bool)
+        """bool (F,): the frames whose rows are in it."""
+        self._synced = time.monotonic()
+        with told_as_unwritable(path):
+            self._file = path.open("x+b")
+            self._write(json.dumps(header).encode())
+
+    @classmethod
+    def begin(cls, video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> Journal:
+        """A journal for the video whose file will be `video`, with all rows that others have left for it.
+
+        Rows of other frames than `number` (F,), of another source or provenance are not taken; what was left is
+        removed.
+        """
+        check_target(video)
+        header = {
+            "fingerprint": provenance.fingerprint,
+            "video_id": video.stem,
+            "frames": hashlib.sha256(number.astype("<i4").tobytes()).hexdigest(),
+            "source": source,
+            "embedding_dim": shape.embedding_dim,
+            "classes": shape.classes,
+        }
+        left = journals_of(video)
+        journal = cls(partial_path(video, ENDING), header, shape, len(number))
+        for other in left:
+            journal._take_over(other)
+        if left:
+            journal.sync()
+        for other in left:
+            # A living owner keeps its open file and can finish with it.
+            other.unlink(missing_ok=True)
+        return journal
+
+    def append(self, part: Part) -> None:
+        """Add rows; CacheError where the disk does not take them."""
+        content = [struct.pack("<i", len(part.rows)), part.rows.astype("<i4").tobytes(), part.embedding.tobytes()]
+        if part.logits is not None:
+            content.append(part.logits.tobytes())
+        with told_as_unwritable(self.path):
+            self._write(b"".join(content))
+            if time.monotonic() - self._synced > SYNC_S:
+                self.sync()
+        self.there[part.rows] = True
+
+    def parts(self) -> Iterator[Part]:
+        """All rows, in parts, as they were appended."""
+        self._file.seek(0)
+        contents = _records(self._file)
+        next(contents)
+        for content in contents:
+            yield _parse(content, self.shape)
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk."""
+        with told_as_unwritable(self.path):
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Leave the rows to the next process."""
+        self.sync()
+        self._file.close()
+
+    def remove(self) -> None:
+        """The video is finished: throw the rows away."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, content: bytes) -> None:
+        # Unbuffered, in one piece: what was handed to the system outlives this process.
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
+        self._file.flush()
+
+    def _take_over(self, path: Path) -> None:
+        """Copy the rows that are whole in another journal, and not yet here."""
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its video was finished meanwhile
+            contents = _records(file)
+            if next(contents, b"") != json.dumps(self.header).encode():
+                log.info("%s: left-over rows of other frames, or torn: thrown away", path)
+                return
+            before = int(self.there.sum())
+            for content in contents:
+                part = _parse(content, self.shape)
+                new = ~self.there[part.rows]
+                logits = None if part.logits is None else part.logits[new]
+                if new.any():
+                    self.append(Part(part.rows[new], part.embedding[new], logits))
+            log.info("%s: goes on behind %d frames", self.header["video_id"], int(self.there.sum()) - before)
+
+
+def journals_of(video: Path) -> list[Path]:
+    """The journals that lie there for the video with the file `video`."""
+    return [path for path in journals(video.parent) if NAME.fullmatch(path.name)["video"] == video.name]  # type: ignore[index]
+
+
+def journals(folder: Path) -> list[Path]:
+    """All journals of a cache, finished videos' too where a kill came before their removal."""
+    return sorted(path for path in folder.glob(f".*{ENDING}") if NAME.fullmatch(path.name))
+
+
+def begun_videos(folder: Path) -> set[str]:
+    """Names of the files of videos that were begun and not finished."""
+    names = {NAME.fullmatch(path.name)["video"] for path in journals(folder)}  # type: ignore[index]
+    return {name for name in names if not (folder / name).exists()}
+
+
+def rows_left(video: Path) -> int:
+    """How many rows of a video its longest journal holds, by what it says: they are not checked here."""
+    return max((_rows_said(path) for path in journals_of(video)), default=0)
+
+
+def _rows_said(path: Path) -> int:
+    count = 0
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        file.seek(_length_at(file, 0))  # behind the header
+        while (start := file.tell()) + HEAD.size + 4 <= end:
+            following = start + _length_at(file, start)
+            if following > end:
+                break
+            file.seek(start + HEAD.size)
+            count += struct.unpack("<i", file.read(4))[0]
+            file.seek(following)
+    return count
+
+
+def remove_useless(folder: Path) -> None:
+    """Remove what killed processes left: halves of files, and journals of videos that are finished."""
+    halves = [path for path in folder.glob(f".*{PARTIAL}") if not path.name.endswith(ENDING) and is_abandoned(path)]
+    over = [path for path in journals(folder) if (folder / NAME.fullmatch(path.name)["video"]).exists()]  # type: ignore[index]
+    for path in (*halves, *over):
+        path.unlink(missing_ok=True)
+
+
+def _length_at(file: BinaryIO, start: int) -> int:
+    """Bytes of the record that begins there, with its head."""
+    file.seek(start)
+    head = file.read(HEAD.size)
+    return HEAD.size + HEAD.unpack(head)[0] if len(head) == HEAD.size else HEAD.size
+
+
+def _records(file: BinaryIO) -> Iterator[bytes]:
+    """The contents of the whole records, up to the first that is torn."""
+    while len(head := file.read(HEAD.size)) == HEAD.size:
+        length, digest = HEAD.unpack(head)
+        if length > MOST_BYTES:
+            return
+        content = file.read(length)
+        if hashlib.sha256(content).digest() != digest:
+            return
+        yield content
+
+
+def _parse(content: bytes, shape: Shape) -> Part:
+    (count,) = struct.unpack_from("<i", content)
+    rows = np.frombuffer(content, "<i4", count, 4)
+    start = 4 + rows.nbytes
+    embedding = np.frombuffer(content, shape.dtype, count * shape.embedding_dim, start)
+    logits = None
+    if shape.classes is not None:
+        logits = np.frombuffer(content, "float32", count * shape.classes, start + embedding.nbytes)
+        logits = logits.reshape(count, shape.classes)
+    return Part(rows, embedding.reshape(count, shape.embedding_dim), logits)
