@@ -157,23 +157,18 @@ def begun_videos(folder: Path) -> set[str]:
 
 
 def rows_left(video: Path) -> int:
-    """How many rows of a video its longest journal holds, by what it says: they are not checked here."""
-    return max((_rows_said(path) for path in journals_of(video)), default=0)
+    """How many rows of a video its longest journal holds."""
+    return max(map(_rows_in, journals_of(video)), default=0)
 
 
-def _rows_said(path: Path) -> int:
-    count = 0
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        file.seek(_length_at(file, 0))  # behind the header
-        while (start := file.tell()) + HEAD.size + 4 <= end:
-            following = start + _length_at(file, start)
-            if following > end:
-                break
-            file.seek(start + HEAD.size)
-            count += struct.unpack("<i", file.read(4))[0]
-            file.seek(following)
-    return count
+def _rows_in(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            contents = _records(file)
+            next(contents, None)  # the header
+            return sum(struct.unpack_from("<i", content)[0] for content in contents)
+    except FileNotFoundError:  # its video was finished meanwhile
+        return 0
 
 
 def remove_useless(folder: Path) -> None:
@@ -182,13 +177,6 @@ def remove_useless(folder: Path) -> None:
     over = [path for path in journals(folder) if (folder / NAME.fullmatch(path.name)["video"]).exists()]  # type: ignore[index]
     for path in (*halves, *over):
         path.unlink(missing_ok=True)
-
-
-def _length_at(file: BinaryIO, start: int) -> int:
-    """Bytes of the record that begins there, with its head."""
-    file.seek(start)
-    head = file.read(HEAD.size)
-    return HEAD.size + HEAD.unpack(head)[0] if len(head) == HEAD.size else HEAD.size
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:

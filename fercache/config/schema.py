@@ -130,7 +130,8 @@ class ExtractConfig:
     image_size: int | None = _value(None, "at least 48, or nothing for the weights' own")
     """Side of the square the network sees, in pixels; only a raw weights file may be given another."""
     batch_size: int | None = _value(None, "from 1 to 512, or nothing")
-    """Frames a pass of the network; nothing means what the cache was begun with, else 32 on a CPU, 128 on a GPU."""
+    """Frames a pass of the network; nothing means what the cache was begun with, else 32 on a CPU (64 up to 128 px),
+    128 on a GPU."""
     backend: Literal["auto", "eager", "compile", "openvino"] = "auto"
     """What computes: torch, torch.compile or OpenVINO; auto takes what the cache was begun with, else the fastest
     that is installed and pays for the seconds it takes to be made."""

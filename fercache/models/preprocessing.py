@@ -93,7 +93,11 @@ def normalise(pixels: torch.Tensor, record: Preprocessing) -> torch.Tensor:
         pixels = pixels.flip(1)
     mean = pixels.new_tensor(record.mean)[:, None, None]
     std = pixels.new_tensor(record.std)[:, None, None]
-    return (pixels * (record.range / 255) - mean) / std
+    # Nothing is computed where a step changes no number: memory is what it costs.
+    if record.range != 255:
+        pixels = pixels * (record.range / 255)
+    centred = pixels - mean
+    return centred if (std == 1).all() else centred.div_(std)
 
 
 def _resize(pixels: torch.Tensor, size: int) -> torch.Tensor:

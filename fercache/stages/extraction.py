@@ -232,6 +232,9 @@ def begin_pass(
     device = device_of(setup.backend)
     if device.type == "cpu":
         runtime.keep_freed_memory()
+    if setup.backend == "openvino":
+        # Its own threads fill the processor; torch's would wait for their turn at each step.
+        runtime.use_threads(1)
     # The workers are forked before the backend has threads.
     loader = iter(frame_loader(paths, batches, runtime.decoding_workers(settings.workers), pin=device.type == "cuda"))
     record, provenance = setup.weights.preprocessing, setup.record.provenance

@@ -1,0 +1,301 @@
+"""Extraction: stopped and gone on with, in parts, with broken frames and full disks; and looking into its cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import write_video
+
+from fercache.cache.journal import journals
+from fercache.cache.provenance import FILE_NAME
+from fercache.cache.reader import Cache
+from fercache.config import ExtractConfig
+from fercache.data.affwild2 import build_manifest
+from fercache.data.manifest import write_manifest
+from fercache.data.shards import Shard
+from fercache.errors import CacheError, DataError, Stopped
+from fercache.stages.caches import cache_info, pack_cache, verify_cache
+from fercache.stages.extract import extract, plan_extraction
+from fercache.stages.extraction import Extraction
+from fercache.tasks import TASKS
+
+SETTINGS = ExtractConfig(image_size=48, backend="eager", precision="fp32", dtype="float32", batch_size=4, workers=0)
+LENGTHS = {"a": 3, "b": 11, "c": 1, "d": 6}
+
+
+def make_set(folder: Path, lengths=None) -> Path:
+    """Videos with a gap behind their first frame; returns the manifest."""
+    for video, length in (lengths or LENGTHS).items():
+        write_video(folder / "set", video, [1, *range(4, length + 3)])
+    manifest, _ = build_manifest(folder / "set", TASKS["expr"])
+    write_manifest(folder / "m.csv", manifest)
+    return folder / "m.csv"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return make_set(tmp_path_factory.mktemp("data"))
+
+
+def run(manifest, cache, settings=SETTINGS, **given) -> Path:
+    return extract(manifest, "none", cache, settings, **given)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest, tmp_path_factory) -> Path:
+    return run(manifest, tmp_path_factory.mktemp("undisturbed") / "cache")
+
+
+def assert_same(cache: Path, expected: Path) -> None:
+    """Every dataset of every file is equal, the checksums too, and nothing half done lies there."""
+    names = sorted(path.name for path in expected.iterdir())
+    assert sorted(path.name for path in cache.iterdir()) == names
+    for name in names:
+        if name.endswith(".h5"):
+            with h5py.File(cache / name) as one, h5py.File(expected / name) as other:
+                assert set(one) == set(other) and one.attrs["checksum"] == other.attrs["checksum"]
+                for dataset in one:
+                    np.testing.assert_array_equal(one[dataset][:], other[dataset][:])
+
+
+@pytest.fixture
+def computed(caplog):
+    """How many frames the last extraction computed."""
+    logging.getLogger("fercache").propagate = True
+    caplog.set_level(logging.INFO, "fercache")
+
+    def count() -> int:
+        found = [record.args[0] for record in caplog.records if record.msg.startswith("%d frames in")]
+        return found[-1] if found else 0
+
+    return count
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Sends a signal after so many batches."""
+
+    def after(batches: int, number: int) -> None:
+        take, seen = Extraction.take, []
+
+        def counted(self, result):
+            take(self, result)
+            seen.append(result)
+            if len(seen) == batches:
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(Extraction, "take", counted)
+
+    yield after
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_stop_keeps_all_that_was_computed(
+    manifest, undisturbed, tmp_path, stopping, monkeypatch, computed, batches, number
+):
+    stopping(batches, number)
+    with pytest.raises(Stopped):
+        run(manifest, tmp_path / "cache")
+    # The batch that was begun when the signal came is finished, too.
+    done = computed()
+    assert done == 4 * (batches + 1)
+    monkeypatch.undo()
+    run(manifest, tmp_path / "cache")
+    assert computed() == sum(LENGTHS.values()) - done
+    assert_same(tmp_path / "cache", undisturbed)
+
+
+def test_a_stop_behind_the_last_batch_loses_nothing(manifest, undisturbed, tmp_path, stopping, monkeypatch, computed):
+    stopping(5, signal.SIGTERM)
+    with pytest.raises(Stopped):
+        run(manifest, tmp_path / "cache")
+    monkeypatch.undo()
+    run(manifest, tmp_path / "cache")
+    assert_same(tmp_path / "cache", undisturbed)
+
+
+def test_videos_that_another_process_finishes_meanwhile_are_passed_over(
+    manifest, undisturbed, tmp_path, monkeypatch, computed
+):
+    begin = Extraction._begin
+
+    def and_another_was_faster(self, number):
+        if number == 1:
+            shutil.copy(undisturbed / "b.h5", self.cache.path)
+        return begin(self, number)
+
+    monkeypatch.setattr(Extraction, "_begin", and_another_was_faster)
+    run(manifest, tmp_path / "cache")
+    assert computed() == 3 + 1 + 6
+    assert_same(tmp_path / "cache", undisturbed)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shards_make_the_whole_together(manifest, undisturbed, tmp_path, count):
+    for number in range(1, count + 1):
+        run(manifest, tmp_path / "cache", shard=Shard(number, count))
+    assert_same(tmp_path / "cache", undisturbed)
+
+
+@pytest.fixture
+def broken(tmp_path) -> Path:
+    """A manifest whose video b lacks two frames that can be read, and c its only one."""
+    manifest = make_set(tmp_path)
+    for video, frame in (("b", 5), ("b", 9), ("c", 1)):
+        (tmp_path / "set" / "cropped_aligned" / video / f"{frame:05}.jpg").write_bytes(b"no image")
+    return manifest
+
+
+def test_only_the_bad_frames_are_done_once_they_are_mended(broken, tmp_path, undisturbed, computed):
+    with pytest.raises(DataError) as caught:
+        run(broken, tmp_path / "cache")
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["b", "b", "c"]
+    assert "b/00005.jpg: is not an image" in lines[0] and "b/00009.jpg" in lines[1]
+    assert sorted(path.stem for path in (tmp_path / "cache").glob("*.h5")) == ["a", "d"]
+    make_set(tmp_path)
+    run(broken, tmp_path / "cache")
+    # The journal of c was tied to the first frame's file, which is another now.
+    assert computed() == 2 + 1
+    assert_same(tmp_path / "cache", undisturbed)
+
+
+def test_bad_frames_may_be_skipped(broken, tmp_path, undisturbed, computed, caplog):
+    skip = replace(SETTINGS, bad_frames="skip")
+    cache = Cache(run(broken, tmp_path / "cache", skip))
+    assert "3 frames could not be decoded and were skipped" in caplog.text and "b/00009.jpg" in caplog.text
+    assert cache.skipped("b").tolist() == [5, 9] and cache.skipped("c").tolist() == [1]
+    assert len(cache.frame("c")) == 0 and set(cache.frame("b")) == {1, 4, *range(6, 9), *range(10, 14)}
+    np.testing.assert_array_equal(cache.read("b").embedding[2], Cache(undisturbed).read("b").embedding[3])
+    found = verify_cache(tmp_path / "cache", broken)
+    assert found.clean and found.videos == 4, str(found)
+    assert cache_info(tmp_path / "cache").skipped == 3
+    # The next call finds nothing to do, whatever it thinks of bad frames.
+    run(broken, tmp_path / "cache")
+    assert computed() == sum(LENGTHS.values()) - 3
+
+
+def test_other_images_under_the_same_names_are_refused(manifest, undisturbed, tmp_path):
+    other = make_set(tmp_path)
+    first = tmp_path / "set" / "cropped_aligned" / "b" / "00001.jpg"
+    shutil.copy(first.with_name("00004.jpg"), first)
+    with pytest.raises(CacheError, match=r"b\.h5: was made from another image than .*00001\.jpg: another data set"):
+        run(other, undisturbed)
+    found = verify_cache(undisturbed, other)
+    assert not found.clean and list(found.problems) == ["b"]
+
+
+def test_another_backend_is_refused(manifest, undisturbed):
+    with pytest.raises(CacheError, match="was begun with backend eager, found compile"):
+        run(manifest, undisturbed, replace(SETTINGS, backend="compile"))
+
+
+def test_a_packed_cache_is_not_added_to(manifest, undisturbed, tmp_path):
+    packed = pack_cache(undisturbed, tmp_path / "p.h5")
+    with pytest.raises(CacheError, match="a packed cache is not added to"):
+        run(manifest, packed)
+
+
+def test_the_plan_counts_and_writes_nothing(manifest, undisturbed, tmp_path, stopping, monkeypatch):
+    plan = plan_extraction(manifest, "none", tmp_path / "cache", SETTINGS)
+    assert (plan.setup.videos, plan.setup.frames, plan.setup.missing) == (4, 21, 21)
+    assert plan.frames_per_s > 0 and plan.fits and not (tmp_path / "cache").exists()
+    stopping(3, signal.SIGTERM)
+    with pytest.raises(Stopped):
+        run(manifest, tmp_path / "cache")
+    monkeypatch.undo()
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir())
+    plan = plan_extraction(manifest, "none", tmp_path / "cache", SETTINGS)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir()) == before
+    assert (plan.setup.missing, len(plan.setup.jobs)) == (5, 1)
+    assert "frames   21, of which 16 are done" in str(plan) and "videos   4, of which 3 are done" in str(plan)
+    finished = plan_extraction(manifest, "none", undisturbed, SETTINGS)
+    assert finished.bytes_needed == 0 and finished.frames_per_s is None
+
+
+def test_the_plan_tells_the_disk_needed(manifest, tmp_path):
+    plan = plan_extraction(manifest, "none", tmp_path / "cache", SETTINGS)
+    run(manifest, tmp_path / "cache")
+    written = sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.h5"))
+    # The longest video is counted twice: its journal lies there while its file is written.
+    assert written <= plan.bytes_needed <= written + 11 * (2048 * 4 + 4) + 4 * 6000
+    assert "TOO LITTLE" in str(replace(plan, bytes_free=plan.bytes_needed - 1))
+
+
+def test_a_full_disk_leaves_what_is_whole(manifest, tmp_path):
+    """A limit on the size of files stands for the disk's: video b does not fit."""
+    words = [
+        "extract",
+        "--manifest",
+        manifest,
+        "--weights",
+        "none",
+        "--cache",
+        tmp_path / "cache",
+        "--set",
+        "workers=0",
+    ]
+    words += ["--backend", "eager", "--dtype", "float32", "--batch-size", "4", "--set", "image_size=48"]
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (70_000,) * 2)\n"
+    code += "sys.argv = ['fercache', *sys.argv[1:]]\nfrom fercache.cli import main; main()"
+    answer = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    assert "b.h5" in answer.stderr and "cannot be written: File too large" in answer.stderr
+    assert [path.name for path in (tmp_path / "cache").glob("*.h5")] == ["a.h5"]
+    assert not verify_cache(tmp_path / "cache").problems
+    # Once there is room, it goes on with the rows that were saved.
+    extract(manifest, "none", tmp_path / "cache", replace(SETTINGS, precision="auto"))
+    assert verify_cache(tmp_path / "cache", manifest).clean and not journals(tmp_path / "cache")
+
+
+def test_verify_names_and_removes_what_is_broken(manifest, undisturbed, tmp_path):
+    cache = Path(shutil.copytree(undisturbed, tmp_path / "cache"))
+    with h5py.File(cache / "a.h5", "a") as file:
+        file["embedding"][0, 0] += 1
+    os.truncate(cache / "d.h5", 1000)
+    (cache / "c.h5").unlink()
+    write_video(tmp_path / "set", "a", [1])
+    found = verify_cache(cache, manifest)
+    assert sorted(found.problems) == ["a", "d"] and found.missing == ("c",) and not found.clean
+    assert "another checksum" in str(found) and "video c is missing" in str(found)
+    assert "1 of 3 videos are whole" in str(found)
+    assert sorted(path.name for path in cache.glob("*.h5")) == ["a.h5", "b.h5", "d.h5"]
+    found = verify_cache(cache, fix=True)
+    assert found.clean and "2 files removed" in str(found)
+    assert [path.name for path in cache.glob("*.h5")] == ["b.h5"]
+    run(manifest, cache)
+    assert_same(cache, undisturbed)
+
+
+def test_info_tells_what_is_there_and_what_is_missing(manifest, undisturbed, tmp_path):
+    cache = Path(shutil.copytree(undisturbed, tmp_path / "cache"))
+    (cache / "b.h5").unlink()
+    os.truncate(cache / "d.h5", 10)
+    found = cache_info(cache, manifest)
+    assert found.frames == {"a": 3, "c": 1} and found.missing == ("b",)
+    assert "d.h5: cannot be read" in str(found) and "backend        eager" in str(found)
+
+
+def test_every_reader_takes_the_packed_form(manifest, undisturbed, tmp_path):
+    packed = pack_cache(undisturbed, tmp_path / "p.h5", manifest)
+    assert verify_cache(packed, manifest).clean and cache_info(packed).frames == cache_info(undisturbed).frames
+    for video in LENGTHS:
+        one, other = Cache(packed).read(video), Cache(undisturbed).read(video)
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+    with pytest.raises(CacheError, match="is there already"):
+        pack_cache(undisturbed, packed)
+    with pytest.raises(CacheError, match="no video can be removed"):
+        verify_cache(packed, fix=True)
+    assert packed.with_name(FILE_NAME).exists() is False
