@@ -13,7 +13,7 @@ from fercache.cache.reader import Cache
 from fercache.cache.verify import video_problems
 from fercache.data.manifest import Video, read_manifest
 from fercache.errors import CacheError, DataError
-from fercache.stages.common import source_problem
+from fercache.stages.extraction import source_problem
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ import torch
 from torch import nn
 
 from fercache import runtime
-from fercache.cache.reader import Cache
 from fercache.data.datasets import share_of
-from fercache.data.frames import FrameList
-from fercache.data.manifest import Manifest, Video
+from fercache.data.manifest import Manifest
 from fercache.errors import RunError
 from fercache.scoring.metrics import decide, probabilities, score
 from fercache.tasks import Task
@@ -33,27 +31,6 @@ def run_values(stage: str, manifest: Path, data: Manifest, seed: int, threads: i
         "threads": threads,
         "ranks": runtime.ranks().count,
     }
-
-
-def source_problem(cache: Cache, video: Video, frames: FrameList) -> str | None:
-    """Why the cache of a video does not come from these frames; None where it does.
-
-    The frame numbers must be equal, and the first frame's file the one that was read.
-    """
-    number = cache.frame(video.video_id)
-    known = np.union1d(number, cache.skipped(video.video_id))
-    sentence = f"{cache.file(video.video_id)}: "
-    if not np.array_equal(known, frames.number):
-        return (
-            f"{sentence}its {len(known)} frames are not the {len(frames.number)} that {video.frames_dir} has:"
-            " another data set?"
-        )
-    if len(number):
-        row = int(np.searchsorted(frames.number, number[0]))
-        found, read = frames.digest(row), cache.entry(video.video_id).source
-        if found and read and found != read:
-            return f"{sentence}was made from another image than {frames.path[row]}: another data set?"
-    return None
 
 
 def validation_scores(

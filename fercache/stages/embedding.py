@@ -134,18 +134,17 @@ class Extractor:
 class Behind:
     """Calls that one thread makes in order, behind the work of the caller."""
 
-    MOST = 8
-    """Calls that may wait: each holds a batch."""
-
-    def __init__(self, times: Times) -> None:
+    def __init__(self, times: Times, most: int) -> None:
         self.times = times
+        self.most = most
+        """Calls that may wait: each holds a batch, which a kill would lose."""
         self._pool = ThreadPoolExecutor(1, "writer")
         self._waiting: deque[Future[None]] = deque()
 
     def call(self, action: Callable[..., None], *given: Any) -> None:  # noqa: ANN401 - whatever the action takes
         """Have `action` called; what an earlier one raised is raised here."""
         with self.times.of("waiting for writing"):
-            while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self.MOST):
+            while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self.most):
                 self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(action, *given))
 

@@ -23,8 +23,7 @@ from fercache.errors import CacheError, ConfigError, DataError, raise_problems
 from fercache.files import contents
 from fercache.models.backends import choose_backend, device_of
 from fercache.models.weights import FrameWeights, load_weights
-from fercache.stages.common import source_problem
-from fercache.stages.extraction import Extraction, Job, Setup, measure
+from fercache.stages.extraction import Extraction, Job, Setup, measure, source_problem
 
 log = logging.getLogger(__name__)
 

@@ -29,6 +29,8 @@ from fercache.stages.embedding import Behind, Embedded, Extractor, Times
 
 log = logging.getLogger(__name__)
 
+MOST_LOST = 2048
+"""Frames that are computed anew after a kill."""
 MEASURED_BATCHES = 6
 MOST_LINES = 1000
 """Of frames that could not be decoded: they are all named, unless a whole data set is broken."""
@@ -93,7 +95,8 @@ class Extraction:
         self.cache, self.setup, self.settings = cache, setup, settings
         self.paths = JoinedPaths([job.frames.path for job in setup.jobs])
         self.times = Times()
-        self.behind = Behind(self.times)
+        # Two more batches are in the network's hands.
+        self.behind = Behind(self.times, max(1, MOST_LOST // setup.batch_size - 2))
         self.open: dict[int, _Open] = {}
         self.frames = self.videos = 0
         """Frames that were computed, videos that were written."""
@@ -245,3 +248,24 @@ def begin_pass(
         embed(torch.zeros(setup.batch_size, 3, size, size, device=device))
     times.restart()
     return Extractor(embed, network, record, setup.batch_size, device, times), loader
+
+
+def source_problem(cache: Cache, video: Video, frames: FrameList) -> str | None:
+    """Why the cache of a video does not come from these frames; None where it does.
+
+    The frame numbers must be equal, and the first frame's file the one that was read.
+    """
+    number = cache.frame(video.video_id)
+    known = np.union1d(number, cache.skipped(video.video_id))
+    sentence = f"{cache.file(video.video_id)}: "
+    if not np.array_equal(known, frames.number):
+        return (
+            f"{sentence}its {len(known)} frames are not the {len(frames.number)} that {video.frames_dir} has:"
+            " another data set?"
+        )
+    if len(number):
+        row = int(np.searchsorted(frames.number, number[0]))
+        found, read = frames.digest(row), cache.entry(video.video_id).source
+        if found and read and found != read:
+            return f"{sentence}was made from another image than {frames.path[row]}: another data set?"
+    return None
