@@ -19,7 +19,7 @@ lint: $(VENV)/.ready
 
 $(VENV)/.ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --editable ".[test]"
+	$(BIN)/python -m pip install --editable ".[test,openvino]"
 	touch $@
 
 clean:

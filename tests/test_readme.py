@@ -9,9 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from fercache.cache.provenance import Provenance
+from fercache.cache.rows import Part, Shape
+from fercache.cache.writer import write_video
 from fercache.cli import main
 from fercache.cli.commands import ALL
 from fercache.config import load_config
@@ -58,6 +62,18 @@ def test_there_is_a_command_of_each_kind():
 def test_python_examples_name_what_exists():
     for module, name in re.findall(r"^from (fercache[\w.]*) import (\w+)", TEXT, flags=re.MULTILINE):
         assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+def test_the_cache_opens_with_h5py_alone(tmp_path):
+    (lines,) = re.findall(r"```python\n(import h5py\n.*?)```", TEXT, flags=re.DOTALL)
+    assert len([line for line in lines.splitlines() if line]) == 3
+    made_by = Provenance("w", None, None, "resnet50-vggface2", {}, "fp32", "float16")
+    path, number = tmp_path / "cache" / "video1.h5", np.array([2, 3])
+    part = Part(np.arange(2), np.ones((2, 2048), np.float16), None)
+    write_video(path, made_by, Shape(2048, "float16", None), number, np.ones(2, bool), [part])
+    lines += "\nprint(frame.tolist(), embedding.shape, embedding.dtype)"
+    answer = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert answer.stdout == "[2, 3] (2, 2048) float16\n"
 
 
 def test_files_that_are_named_exist():

@@ -51,9 +51,8 @@ class Journal:
         self.there = np.zeros(frames, bool)
         """bool (F,): the frames whose rows are in it."""
         self._synced = time.monotonic()
-        with told_as_unwritable(path):
-            self._file = path.open("x+b")
-            self._write(json.dumps(header).encode())
+        # Opened with the first rows: thousands of short videos may be begun before their rows come.
+        self._file: BinaryIO | None = None
 
     @classmethod
     def begin(cls, video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> Journal:
@@ -75,8 +74,7 @@ class Journal:
         journal = cls(partial_path(video, ENDING), header, shape, len(number))
         for other in left:
             journal._take_over(other)
-        if left:
-            journal.sync()
+        journal.sync()
         for other in left:
             # A living owner keeps its open file and can finish with it.
             other.unlink(missing_ok=True)
@@ -88,6 +86,9 @@ class Journal:
         if part.logits is not None:
             content.append(part.logits.tobytes())
         with told_as_unwritable(self.path):
+            if self._file is None:
+                self._file = self.path.open("x+b")
+                self._write(json.dumps(self.header).encode())
             self._write(b"".join(content))
             if time.monotonic() - self._synced > SYNC_S:
                 self.sync()
@@ -95,6 +96,8 @@ class Journal:
 
     def parts(self) -> Iterator[Part]:
         """All rows, in parts, as they were appended."""
+        if self._file is None:
+            return
         self._file.seek(0)
         contents = _records(self._file)
         next(contents)
@@ -103,22 +106,26 @@ class Journal:
 
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
-        with told_as_unwritable(self.path):
-            os.fsync(self._file.fileno())
+        if self._file is not None:
+            with told_as_unwritable(self.path):
+                os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
     def close(self) -> None:
         """Leave the rows to the next process."""
         self.sync()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def remove(self) -> None:
         """The video is finished: throw the rows away."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
     def _write(self, content: bytes) -> None:
-        # Unbuffered, in one piece: what was handed to the system outlives this process.
+        # What was handed to the system outlives this process.
+        assert self._file is not None
         self._file.seek(0, os.SEEK_END)
         self._file.write(HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
         self._file.flush()
