@@ -13,6 +13,7 @@ python benchmarks/extract.py [--parts rates memory kills] [--rounds 3] [--kills 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -83,7 +84,7 @@ import resource, sys
 from pathlib import Path
 from fercache.config import ExtractConfig
 from fercache.stages.extract import extract
-settings = ExtractConfig(image_size=48, precision="bf16", backend="eager")
+settings = ExtractConfig(image_size=48, precision="bf16", backend=sys.argv[3])
 extract(Path(sys.argv[1]), "none", Path(sys.argv[2]), settings)
 print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
 """
@@ -163,7 +164,7 @@ def memory(folder: Path) -> dict[str, float]:
     """Peak resident memory for a video of 50,000 frames over that for one of 5,000."""
     from PIL import Image
 
-    peaks = {}
+    peaks, backend = {}, "openvino" if importlib.util.find_spec("openvino") else "eager"
     for frames in (5000, 50_000):
         images = folder / f"memory{frames}" / "v"
         images.mkdir(parents=True)
@@ -177,7 +178,7 @@ def memory(folder: Path) -> dict[str, float]:
         manifest.write_text(
             f"# fercache-manifest 1\n# task: expr\n# root: memory{frames}\n{columns}\nv,train,v,,{frames},v\n"
         )
-        peaks[frames], _ = last_number(MEMORY, manifest, folder / f"memory_cache{frames}")
+        peaks[frames], _ = last_number(MEMORY, manifest, folder / f"memory_cache{frames}", backend)
         print(f"{frames} frames: {peaks[frames]:.0f} MiB at most, workers included", flush=True)
     return {"rss_ratio": peaks[50_000] / peaks[5000]}
 

@@ -127,6 +127,11 @@ def _openvino(backbone: nn.Module, shape: tuple[int, ...], precision: str, threa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter uses parts of torch that are on their way out
         model = openvino.convert_model(backbone, example_input=torch.zeros(1, *shape[1:]), input=list(shape))
+    # Frames lie channels last in memory; said so, they need not be turned.
+    layouts = openvino.preprocess.PrePostProcessor(model)
+    layouts.input().tensor().set_layout(openvino.Layout("NHWC"))
+    layouts.input().model().set_layout(openvino.Layout("NCHW"))
+    model = layouts.build()
     wanted = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
     asked = {"INFERENCE_PRECISION_HINT": wanted, "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(model, "CPU", asked)
@@ -135,7 +140,7 @@ def _openvino(backbone: nn.Module, shape: tuple[int, ...], precision: str, threa
         raise ConfigError(f"precision: found {precision}, but OpenVINO computes in {got} on this processor")
 
     def embed(frames: torch.Tensor) -> torch.Tensor:
-        (output,) = compiled([np.ascontiguousarray(frames.numpy())]).values()
+        (output,) = compiled([np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy())]).values()
         return torch.from_numpy(np.array(output, np.float32))  # a copy: the next call writes over its output
 
     return embed

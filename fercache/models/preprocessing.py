@@ -75,7 +75,11 @@ def prepare(frames: torch.Tensor | list[torch.Tensor], record: Preprocessing) ->
     """
     if isinstance(frames, list):
         return torch.cat([prepare(frame[None], record) for frame in frames])
-    return normalise(_resize(frames.float(), record.image_size), record)
+    pixels, size = frames.float(), record.image_size
+    if max(pixels.shape[-2:]) < size:
+        # Both are linear, and the weights of the resize sum to one: the smaller picture is normalised.
+        return _resize(normalise(pixels, record), size)
+    return normalise(_resize(pixels, size), record)
 
 
 def filled(inputs: torch.Tensor, count: int) -> torch.Tensor:

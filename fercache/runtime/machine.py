@@ -44,11 +44,13 @@ def use_threads(wanted: int | None) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what the process frees, instead of giving it back and asking for it again.
+    """Have memory that is freed kept for the next request, and large requests served in large pages.
 
-    A pass of a network on a processor frees and asks for gigabytes; having each page zeroed anew costs a tenth of
-    the time. Nothing is done where the library is not glibc.
+    A pass of a network on a processor frees and asks for gigabytes; to have each small page taken anew and zeroed
+    costs a fifth of the time. The large pages, on Linux, also keep glibc's heap from growing by a batch's input at each
+    pass. To be called before torch's first large request; nothing is done where the C library is not glibc.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         trim_threshold, mmap_max = -1, -4  # from malloc.h

@@ -150,6 +150,7 @@ def prepare_extraction(
     threads: int | None,
 ) -> Setup:
     """Check everything that was given, and resolve what is `auto`; writes nothing."""
+    runtime.keep_freed_memory()
     threads = runtime.use_threads(threads)
     videos = _of_shard(read_manifest(manifest, task, frames=True).videos, shard)
     loaded = _load(weights, settings)

@@ -233,8 +233,6 @@ def begin_pass(
 ) -> tuple[Extractor, Iterator[FrameBatch]]:
     """The network in the form of its backend, warmed up, and the decoded frames, which come meanwhile."""
     device = device_of(setup.backend)
-    if device.type == "cpu":
-        runtime.keep_freed_memory()
     if setup.backend == "openvino":
         # Its own threads fill the processor; torch's would wait for their turn at each step.
         runtime.use_threads(1)
