@@ -228,7 +228,7 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
         time.sleep(moment)
         running.send_signal(signal.SIGKILL)
         running.wait()
-        broken = verify_cache(cache).problems if (cache / "provenance.json").exists() else {}
+        broken = verify_cache(cache).findings if (cache / "provenance.json").exists() else {}
         there = len(list(cache.glob("*.h5")))
         finish(cache)
         clean = verify_cache(cache, folder / "kill.csv").clean

@@ -70,12 +70,12 @@ def partial_path(path: Path, ending: str = PARTIAL) -> Path:
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.{secrets.token_hex(4)}{ending}")
 
 
-def is_abandoned(partial: Path) -> bool:
+def is_abandoned(partial: Path, ending: str = PARTIAL) -> bool:
     """Whether the process that was writing a partial file is gone.
 
     On another machine that cannot be seen: there a file that was not touched for a day counts as left behind.
     """
-    owner = re.search(rf"\.{OWNER}{re.escape(PARTIAL)}$", partial.name)
+    owner = re.search(rf"\.{OWNER}{re.escape(ending)}$", partial.name)
     if owner and owner["machine"] == _machine():
         return not _runs(int(owner["process"]))
     try:
@@ -89,7 +89,7 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except (PermissionError, OverflowError):  # another user's; no number of a process
         return True
     return True
 

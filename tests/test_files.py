@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fercache.files import replacing, write_text
+from fercache.files import is_abandoned, partial_file, replacing, write_text, write_text_once
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -31,3 +31,25 @@ def test_a_failure_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_the_first_of_several_writers_stays(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    write_text_once(path, "first")
+    write_text_once(path, "second")
+    assert path.read_text() == "first" and os.listdir(path.parent) == ["x.txt"]
+
+
+def test_without_links_the_file_is_written_all_the_same(tmp_path, monkeypatch):
+    def no_links(_source, _target):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    write_text_once(tmp_path / "x.txt", "text")
+    assert (tmp_path / "x.txt").read_text() == "text" and os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_living_process_abandons_nothing(tmp_path):
+    with partial_file(tmp_path / "x.txt") as temporary:
+        assert temporary.exists() and not is_abandoned(temporary)
+    assert not is_abandoned(tmp_path / ".x.txt.00000000-1.01234567.partial")  # another machine's, and gone

@@ -22,9 +22,9 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -37,17 +37,23 @@ log = logging.getLogger(__name__)
 ENDING = f".rows{PARTIAL}"
 NAME = re.compile(rf"\.(?P<video>.+)\.{OWNER}{re.escape(ENDING)}")
 HEAD = struct.Struct("<Q32s")
-MOST_BYTES = 1 << 31
+MOST_BYTES = 1 << 27
 """Of a record; a torn length must not be believed."""
 SYNC_S = 30.0
 """Seconds after which rows are on the disk, and survive the machine's end too."""
 
 
+def journal_path(video: Path) -> Path:
+    """A new journal's name for the video whose file will be `video`."""
+    return partial_path(video, ENDING)
+
+
 class Journal:
     """The rows of one video as they come."""
 
-    def __init__(self, path: Path, header: dict[str, Any], shape: Shape, frames: int) -> None:
-        self.path, self.header, self.shape = path, header, shape
+    def __init__(self, video: Path, header: bytes, shape: Shape, frames: int) -> None:
+        self.video, self.header, self.shape = video, header, shape
+        self.path = journal_path(video)
         self.there = np.zeros(frames, bool)
         """bool (F,): the frames whose rows are in it."""
         self._synced = time.monotonic()
@@ -58,26 +64,20 @@ class Journal:
     def begin(cls, video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> Journal:
         """A journal for the video whose file will be `video`, with all rows that others have left for it.
 
-        Rows of other frames than `number` (F,), of another source or provenance are not taken; what was left is
-        removed.
+        Rows of other frames than `number` (F,), of another source or provenance are not taken. Journals of processes
+        that are gone are removed.
         """
         check_target(video)
-        header = {
-            "fingerprint": provenance.fingerprint,
-            "video_id": video.stem,
-            "frames": hashlib.sha256(number.astype("<i4").tobytes()).hexdigest(),
-            "source": source,
-            "embedding_dim": shape.embedding_dim,
-            "classes": shape.classes,
-        }
+        header = header_of(video, provenance, shape, number, source)
         left = journals_of(video)
-        journal = cls(partial_path(video, ENDING), header, shape, len(number))
+        journal = cls(video, header, shape, len(number))
         for other in left:
             journal._take_over(other)
         journal.sync()
         for other in left:
-            # A living owner keeps its open file and can finish with it.
-            other.unlink(missing_ok=True)
+            # What a living process wrote so far is copied; its journal stays its own.
+            if is_abandoned(other, ENDING):
+                other.unlink(missing_ok=True)
         return journal
 
     def append(self, part: Part) -> None:
@@ -87,8 +87,8 @@ class Journal:
             content.append(part.logits.tobytes())
         with told_as_unwritable(self.path):
             if self._file is None:
-                self._file = self.path.open("x+b")
-                self._write(json.dumps(self.header).encode())
+                self._file = self.path.open("x+b", buffering=0)
+                self._write(self.header)
             self._write(b"".join(content))
             if time.monotonic() - self._synced > SYNC_S:
                 self.sync()
@@ -118,23 +118,25 @@ class Journal:
             self._file.close()
 
     def remove(self) -> None:
-        """The video is finished: throw the rows away."""
+        """The video is finished: throw its rows away, those of other processes, too."""
         if self._file is not None:
             self._file.close()
-        self.path.unlink(missing_ok=True)
+        for path in journals_of(self.video):
+            path.unlink(missing_ok=True)
 
     def _write(self, content: bytes) -> None:
-        # What was handed to the system outlives this process.
+        # Unbuffered: what was handed to the system outlives this process.
         assert self._file is not None
         self._file.seek(0, os.SEEK_END)
-        self._file.write(HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
-        self._file.flush()
+        left = memoryview(HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
+        while left:
+            left = left[self._file.write(left) :]
 
     def _take_over(self, path: Path) -> None:
         """Copy the rows that are whole in another journal, and not yet here."""
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its video was finished meanwhile
             contents = _records(file)
-            if next(contents, b"") != json.dumps(self.header).encode():
+            if next(contents, b"") != self.header:
                 log.info("%s: left-over rows of other frames, or torn: thrown away", path)
                 return
             before = int(self.there.sum())
@@ -144,7 +146,20 @@ class Journal:
                 logits = None if part.logits is None else part.logits[new]
                 if new.any():
                     self.append(Part(part.rows[new], part.embedding[new], logits))
-            log.info("%s: goes on behind %d frames", self.header["video_id"], int(self.there.sum()) - before)
+            log.info("%s: %d frames taken over", path, int(self.there.sum()) - before)
+
+
+def header_of(video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> bytes:
+    """What a journal's rows belong to: JSON, to be compared as it is."""
+    header = {
+        "fingerprint": provenance.fingerprint,
+        "video_id": video.stem,
+        "frames": hashlib.sha256(number.astype("<i4").tobytes()).hexdigest(),
+        "source": source,
+        "embedding_dim": shape.embedding_dim,
+        "classes": shape.classes,
+    }
+    return json.dumps(header).encode()
 
 
 def journals_of(video: Path) -> list[Path]:
@@ -157,22 +172,25 @@ def journals(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f".*{ENDING}") if NAME.fullmatch(path.name))
 
 
-def begun_videos(folder: Path) -> set[str]:
-    """Names of the files of videos that were begun and not finished."""
-    names = {NAME.fullmatch(path.name)["video"] for path in journals(folder)}  # type: ignore[index]
-    return {name for name in names if not (folder / name).exists()}
+def begun_videos(folder: Path) -> dict[str, list[Path]]:
+    """Names of the files of videos that were begun and not finished, and their journals."""
+    found: dict[str, list[Path]] = {}
+    for path in journals(folder):
+        found.setdefault(NAME.fullmatch(path.name)["video"], []).append(path)  # type: ignore[index]
+    return {name: paths for name, paths in found.items() if not (folder / name).exists()}
 
 
-def rows_left(video: Path) -> int:
-    """How many rows of a video its longest journal holds."""
-    return max(map(_rows_in, journals_of(video)), default=0)
+def rows_left(paths: Sequence[Path], header: bytes) -> int:
+    """How many rows the longest of some journals holds, of those with this header."""
+    return max((_rows_in(path, header) for path in paths), default=0)
 
 
-def _rows_in(path: Path) -> int:
+def _rows_in(path: Path, header: bytes) -> int:
     try:
         with path.open("rb") as file:
             contents = _records(file)
-            next(contents, None)  # the header
+            if next(contents, b"") != header:
+                return 0
             return sum(struct.unpack_from("<i", content)[0] for content in contents)
     except FileNotFoundError:  # its video was finished meanwhile
         return 0

@@ -14,7 +14,7 @@ import numpy as np
 
 from fercache.cache.reader import PACKED, TABLE, Cache
 from fercache.cache.rows import DATASETS, Entry, Shape, blocks
-from fercache.cache.verify import video_problems
+from fercache.cache.verify import check_video
 from fercache.cache.writer import create_datasets, whole_file
 from fercache.errors import CacheError, raise_problems
 
@@ -24,7 +24,10 @@ def pack(cache: Cache, video_ids: Sequence[str], path: Path) -> None:
 
     CacheError with every video that `verify` would not pass: what is broken is not packed.
     """
-    raise_problems([problem for video_id in video_ids for problem in video_problems(cache, video_id)], CacheError)
+    if not cache.packed and path.resolve().parent == cache.path.resolve():
+        raise CacheError(f"{path}: lies in the cache itself, where it would be taken for a video; name another place")
+    problems = [problem for video_id in video_ids for problem in check_video(cache, video_id).problems]
+    raise_problems(problems, CacheError)
     if not video_ids:
         raise CacheError(f"{cache.path}: holds no video")
     entries, start, skipped = [], 0, 0

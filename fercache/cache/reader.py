@@ -5,6 +5,7 @@ Legend: F present frames, S skipped ones, D embedding, C classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,15 @@ import numpy as np
 from fercache.cache.provenance import CacheRecord, Provenance, parse_record, read_record
 from fercache.cache.rows import Entry
 from fercache.errors import CacheError, raise_problems
+
+
+class UnreachableError(CacheError):
+    """A file that the system does not give us: what is in it may be whole."""
+
+
+class ForeignError(CacheError):
+    """A file that belongs to another cache, or is none of a cache."""
+
 
 PACKED = "fercache-cache 1"
 """Format of a packed cache."""
@@ -123,11 +133,7 @@ class Cache:
     def open(self, video_id: str) -> Iterator[tuple[h5py.File, Entry]]:
         """The open file of a video and where its rows lie; CacheError where it is not whole, or another cache's."""
         path = self.file(video_id)
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise CacheError(f"{path}: cannot be read: {error}") from error
-        with file:
+        with _told_as_unreadable(path), h5py.File(path, "r") as file:
             yield file, self._table[video_id] if self.packed else self._check(path, file)
 
     def _read(self, video_id: str, name: str) -> np.ndarray:
@@ -137,12 +143,14 @@ class Cache:
     def _check(self, path: Path, file: h5py.File) -> Entry:
         """The entry of a video's own file, if it is whole and of this cache."""
         attributes = dict(file.attrs)
-        if not attributes.get("complete", False):
+        if "schema" not in attributes:
+            raise ForeignError(f"{path}: is no video of a cache")
+        if not bool(attributes.get("complete", False)):
             raise CacheError(f"{path}: is not complete")
-        if attributes.get("fingerprint") != self.provenance.fingerprint:
-            raise CacheError(f"{path}: is of another cache than {self.path}: {self._differences(attributes)}")
-        if attributes.get("video_id") != path.stem:
-            raise CacheError(f"{path}: holds video {attributes.get('video_id')!r}: was it renamed?")
+        if str(attributes.get("fingerprint")) != self.provenance.fingerprint:
+            raise ForeignError(f"{path}: is of another cache than {self.path}: {self._differences(attributes)}")
+        if str(attributes.get("video_id")) != path.stem:
+            raise ForeignError(f"{path}: holds video {attributes.get('video_id')!r}: was it renamed?")
         check_datasets(path, file, self.provenance)
         source, checksum = str(attributes.get("source", "")), str(attributes.get("checksum", ""))
         return Entry(0, len(file["frame"]), 0, len(file["skipped"]), source, checksum)
@@ -155,6 +163,23 @@ class Cache:
         return "; ".join(there.differences(self.provenance)) or "its fingerprint is not that of its record"
 
 
+@contextmanager
+def _told_as_unreadable(path: Path) -> Iterator[None]:
+    """What HDF5 and numpy say of files that are damaged, tampered with or out of reach, with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            raise UnreachableError(f"{path}: cannot be read: {error.strerror or os.strerror(error.errno)}") from error
+        raise CacheError(f"{path}: cannot be read: is damaged or no HDF5 file: {_first_line(error)}") from error
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise CacheError(f"{path}: cannot be read: is damaged: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def check_datasets(path: Path, file: h5py.File, provenance: Provenance) -> None:
     """Raise CacheError where a dataset is missing."""
     wanted = {"frame", "embedding", "skipped"} | ({"logits"} if provenance.classifier else set())
@@ -165,19 +190,16 @@ def check_datasets(path: Path, file: h5py.File, provenance: Provenance) -> None:
 
 def _read_packed(path: Path) -> tuple[CacheRecord, dict[str, Entry]]:
     """The record and the table of a packed cache."""
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != PACKED:
-                raise CacheError(f"{path}: is no packed cache (expected format {PACKED!r})")
-            record = parse_record(path, file.attrs["record"])
-            check_datasets(path, file, record.provenance)
-            table = [row.tolist() for row in file["videos"][:]]
-            rows, skipped = len(file["frame"]), len(file["skipped"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
-    entries = {
-        name.decode(): Entry(*where, source.decode(), checksum.decode()) for name, *where, source, checksum in table
-    }
+    with _told_as_unreadable(path), h5py.File(path, "r") as file:
+        if str(file.attrs.get("format")) != PACKED:
+            raise CacheError(f"{path}: is no packed cache (expected format {PACKED!r})")
+        record = parse_record(path, file.attrs["record"])
+        check_datasets(path, file, record.provenance)
+        table = [row.tolist() for row in file["videos"][:]]
+        rows, skipped = len(file["frame"]), len(file["skipped"])
+        entries = {
+            name.decode(): Entry(*where, source.decode(), checksum.decode()) for name, *where, source, checksum in table
+        }
     outside = [
         f"{path}: video {video_id}: its rows lie outside the file's {rows}"
         for video_id, entry in entries.items()

@@ -6,35 +6,43 @@ Legend: F present frames of a video, S skipped ones, D embedding, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
 from fercache.cache.provenance import Provenance
-from fercache.cache.reader import Cache
+from fercache.cache.reader import Cache, ForeignError, UnreachableError
 from fercache.cache.rows import Entry, blocks, content_checksum
 from fercache.errors import CacheError
 from fercache.tasks import TASKS
 
 
-def video_problems(cache: Cache, video_id: str) -> list[str]:
-    """What is wrong with a video: readable, shapes and types, ascending frames, finite numbers, checksum."""
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a video."""
+
+    problems: tuple[str, ...] = ()
+    broken: bool = False
+    """Whether its file is damaged: not where it is another cache's, or out of reach."""
+
+
+def check_video(cache: Cache, video_id: str) -> Finding:
+    """Look at everything there is of a video: shapes and types, ascending frames, finite numbers, checksum."""
     where = f"{cache.file(video_id)}: " + (f"video {video_id}: " if cache.packed else "")
     try:
         with cache.open(video_id) as (file, entry):
-            found = list(_wrong_shapes(file, entry, cache.provenance))
+            found = list(_wrong_shapes(file, cache.provenance))
             # Values of another shape or type cannot be looked at in the same way.
             found = found or list(_wrong_values(file, entry))
-            return [where + problem for problem in found]
+            return Finding(tuple(where + problem for problem in found), bool(found))
     except CacheError as error:
-        return str(error).splitlines()
-    except (OSError, RuntimeError) as error:  # what HDF5 says of blocks that it cannot read
-        return [f"{where}cannot be read: {str(error).splitlines()[0]}"]
+        return Finding(tuple(str(error).splitlines()), not isinstance(error, ForeignError | UnreachableError))
 
 
-def _wrong_shapes(file: h5py.File, entry: Entry, provenance: Provenance) -> Iterator[str]:
+def _wrong_shapes(file: h5py.File, provenance: Provenance) -> Iterator[str]:
     classes = len(TASKS[provenance.task].classes) if provenance.task in TASKS else None
-    rows = len(file["frame"])
+    rows = file["frame"].shape[0] if file["frame"].shape else None
     expected = {
         "embedding": ((rows, None), provenance.dtype),
         "frame": ((rows,), "int32"),

@@ -20,10 +20,10 @@ def cache_group() -> None:
 @config_options
 def info(cache: Path, manifest: str | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Print videos, frames, size and provenance of CACHE, and what it lacks of a manifest."""
-    c = read_config(config, None, sets, manifest=manifest)
+    c = read_config(config, None, sets)
     from fercache.stages.caches import cache_info
 
-    click.echo(cache_info(cache, _path(c.manifest), task=c.task))
+    click.echo(cache_info(cache, _path(manifest), task=c.task))
 
 
 @cache_group.command("verify")
@@ -37,10 +37,10 @@ def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, set
     With a manifest: whether its videos are all there, with the frames of their folders. Exit status 1
     where something is missing, or broken and not removed.
     """
-    c = read_config(config, None, sets, manifest=manifest)
+    c = read_config(config, None, sets)
     from fercache.stages.caches import verify_cache
 
-    result = verify_cache(cache, _path(c.manifest), fix=fix, task=c.task)
+    result = verify_cache(cache, _path(manifest), fix=fix, task=c.task)
     click.echo(result)
     if not result.clean:
         click.get_current_context().exit(1)
@@ -53,10 +53,10 @@ def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, set
 @config_options
 def pack(cache: Path, manifest: str | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Write CACHE, or a manifest's videos of it, into one file, which every command takes as a cache."""
-    c = read_config(config, None, sets, manifest=manifest)
+    c = read_config(config, None, sets)
     from fercache.stages.caches import pack_cache
 
-    click.echo(pack_cache(cache, out, _path(c.manifest), task=c.task))
+    click.echo(pack_cache(cache, out, _path(manifest), task=c.task))
 
 
 def _path(text: str | None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ class Shard:
     number: int = 1
     count: int = 1
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ConfigError(f"--shard: found {self}, expected I/N with I from 1 to N, as in 2/7")
+
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
@@ -24,7 +29,7 @@ class Shard:
     def parse(cls, text: str) -> Shard:
         """The shard that `I/N` names; ConfigError where that is none."""
         match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
+        if not match:
             raise ConfigError(f"--shard: found {text!r}, expected I/N with I from 1 to N, as in 2/7")
         return cls(int(match[1]), int(match[2]))
 
@@ -35,13 +40,16 @@ def deal(videos: Sequence[Video], count: int) -> list[list[Video]]:
     By length, the longest first onto the shard with the fewest frames (Graham 1969, SIAM J. Appl. Math. 17:416).
     It depends on ids and lengths alone, so all jobs deal alike; each video is in one shard.
     """
-    loads = [0] * count
+    loads = [(0, number) for number in range(count)]  # a heap
     owner: dict[str, int] = {}
     for video in sorted(videos, key=lambda video: (-frames_of(video), video.video_id)):
-        shard = min(range(count), key=lambda number: (loads[number], number))
+        load, shard = loads[0]
         owner[video.video_id] = shard
-        loads[shard] += frames_of(video)
-    return [[video for video in videos if owner[video.video_id] == shard] for shard in range(count)]
+        heapq.heapreplace(loads, (load + frames_of(video), shard))
+    shards: list[list[Video]] = [[] for _ in range(count)]
+    for video in videos:
+        shards[owner[video.video_id]].append(video)
+    return shards
 
 
 def frames_of(video: Video) -> int:

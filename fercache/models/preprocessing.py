@@ -6,6 +6,7 @@ Legend: B frames, H x W stored pixels, S side of the network's input.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,13 +96,20 @@ def normalise(pixels: torch.Tensor, record: Preprocessing) -> torch.Tensor:
     """RGB pixels 0-255, float32 (B, 3, S, S), in the order and scale of the record."""
     if record.channels == "BGR":
         pixels = pixels.flip(1)
-    mean = pixels.new_tensor(record.mean)[:, None, None]
-    std = pixels.new_tensor(record.std)[:, None, None]
+    mean, std = _statistics(record, pixels.device)
     # Nothing is computed where a step changes no number: memory is what it costs.
     if record.range != 255:
         pixels = pixels * (record.range / 255)
     centred = pixels - mean
-    return centred if (std == 1).all() else centred.div_(std)
+    return centred if set(record.std) == {1.0} else centred.div_(std)
+
+
+@functools.lru_cache(maxsize=16)
+def _statistics(record: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std as (3, 1, 1); kept, since to bring them to a GPU waits for it."""
+    with torch.inference_mode(False):  # they outlive the call, which may be in that mode
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (record.mean, record.std))
+    return mean, std
 
 
 def _resize(pixels: torch.Tensor, size: int) -> torch.Tensor:

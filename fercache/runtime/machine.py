@@ -74,11 +74,17 @@ def device() -> torch.device:
     return torch.device("cuda", ranks().local) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def decoding_workers(wanted: int | None) -> int:
-    """Processes that decode frames: `wanted`, else one on a CPU (the network needs the cores), up to 8 with a GPU."""
+def decoding_workers(wanted: int | None, computing: torch.device | None = None) -> int:
+    """Processes that decode frames: `wanted`, else one where a processor is `computing` (its cores are needed), up to
+    8 with a GPU; nothing means `device()`.
+    """
     if wanted is not None:
         return wanted
-    return 1 if device().type == "cpu" else max(1, min(8, len(os.sched_getaffinity(0)) // ranks().on_this_machine))
+    return (
+        1
+        if (computing or device()).type == "cpu"
+        else max(1, min(8, len(os.sched_getaffinity(0)) // ranks().on_this_machine))
+    )
 
 
 def resolve_precision(wanted: str, recorded: str | None = None) -> str:

@@ -10,10 +10,10 @@ from fercache import runtime
 from fercache.cache.journal import begun_videos
 from fercache.cache.pack import pack
 from fercache.cache.reader import Cache
-from fercache.cache.verify import video_problems
+from fercache.cache.verify import Finding, check_video
 from fercache.data.manifest import Video, read_manifest
 from fercache.errors import CacheError, DataError
-from fercache.stages.extraction import source_problem
+from fercache.stages.extraction_setup import source_problem
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = 
             problems += str(error).splitlines()
         else:
             frames[video_id], skipped = entry.count, skipped + entry.skipped_count
-    wanted = read_manifest(manifest, task).videos if manifest else ()
-    size = sum(file.stat().st_size for file in {reader.file(video_id) for video_id in reader.video_ids()})
+    wanted, there = read_manifest(manifest, task).videos if manifest else (), set(reader.video_ids())
+    size = sum(file.stat().st_size for file in {reader.file(video_id) for video_id in there})
     return CacheInfo(
         cache=reader,
         frames=frames,
@@ -72,7 +72,7 @@ def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = 
         bytes=size,
         begun=0 if reader.packed else len(begun_videos(cache)),
         problems=tuple(problems),
-        missing=tuple(video.video_id for video in wanted if video.video_id not in reader.video_ids()),
+        missing=tuple(video.video_id for video in wanted if video.video_id not in there),
     )
 
 
@@ -83,29 +83,29 @@ class Verification:
     cache: Path
     videos: int
     """That were looked at."""
-    problems: dict[str, list[str]]
-    """Video -> what is wrong with it."""
+    findings: dict[str, Finding]
+    """Video -> what is wrong with it, for those with which something is."""
     missing: tuple[str, ...]
     """Videos of the manifest that are not there."""
     unknown: tuple[str, ...]
     """Videos that are there and not in the manifest: no fault."""
-    removed: bool
-    """Whether the files with a problem were removed."""
+    removed: tuple[str, ...]
+    """Videos whose files were broken and were removed."""
 
     @property
     def clean(self) -> bool:
         """Whether what there is now can be relied on, and nothing is missing."""
-        return not self.missing and (self.removed or not self.problems)
+        return not self.missing and set(self.findings) == set(self.removed)
 
     def __str__(self) -> str:
-        lines = [problem for found in self.problems.values() for problem in found]
+        lines = [problem for finding in self.findings.values() for problem in finding.problems]
         lines += [f"{self.cache}: video {video_id} is missing" for video_id in self.missing]
         if self.unknown:
             lines.append(f"not in the manifest: {len(self.unknown)} videos")
-        good = self.videos - len(self.problems)
+        good = self.videos - len(self.findings)
         lines.append(f"{self.cache}: {good} of {self.videos} videos are whole")
-        if self.removed and self.problems:
-            lines.append(f"{len(self.problems)} files removed: `fercache extract` makes them again")
+        if self.removed:
+            lines.append(f"{len(self.removed)} broken files removed: `fercache extract` makes them again")
         return "\n".join(lines)
 
 
@@ -114,30 +114,31 @@ def verify_cache(
 ) -> Verification:
     """Read every row of a cache and check all that can be checked; with a manifest, its videos' frames too.
 
-    `fix` removes the files of videos that are broken. CacheError where the cache is packed and is to be fixed.
+    `fix` removes the files that are damaged; those of another cache, those out of reach, and those that only the
+    manifest disagrees with stay. CacheError where the cache is packed and is to be fixed.
     """
     reader = Cache(cache)
     if fix and reader.packed:
         raise CacheError(f"{cache}: is packed, and no video can be removed from it; pack it anew")
     wanted = {video.video_id: video for video in _videos(manifest, task)}
     there = reader.video_ids()
-    problems: dict[str, list[str]] = {}
+    findings: dict[str, Finding] = {}
     for video_id in runtime.progress(there, "verify"):
-        found = video_problems(reader, video_id)
-        if not found and video_id in wanted:
-            found = _against_frames(reader, wanted[video_id])
-        if found:
-            problems[video_id] = found
-    if fix:
-        for video_id in problems:
-            reader.file(video_id).unlink()
+        finding = check_video(reader, video_id)
+        if not finding.problems and video_id in wanted:
+            finding = _against_frames(reader, wanted[video_id])
+        if finding.problems:
+            findings[video_id] = finding
+    removed = tuple(video_id for video_id, finding in findings.items() if fix and finding.broken)
+    for video_id in removed:
+        reader.file(video_id).unlink()
     return Verification(
         cache=cache,
         videos=len(there),
-        problems=problems,
+        findings=findings,
         missing=tuple(video_id for video_id in wanted if video_id not in there),
         unknown=tuple(video_id for video_id in there if video_id not in wanted) if manifest else (),
-        removed=fix,
+        removed=removed,
     )
 
 
@@ -145,12 +146,12 @@ def _videos(manifest: Path | None, task: str | None) -> tuple[Video, ...]:
     return read_manifest(manifest, task, frames=True).videos if manifest else ()
 
 
-def _against_frames(cache: Cache, video: Video) -> list[str]:
+def _against_frames(cache: Cache, video: Video) -> Finding:
     try:
         problem = source_problem(cache, video, video.frames())
     except DataError as error:
-        return str(error).splitlines()
-    return [problem] if problem else []
+        return Finding(tuple(str(error).splitlines()))
+    return Finding((problem,) if problem else ())
 
 
 def pack_cache(cache: Path, out: Path | None = None, manifest: Path | None = None, *, task: str | None = None) -> Path:

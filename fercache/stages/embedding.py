@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.data.datasets import FrameBatch
+from fercache.data.datasets import FrameBatch, frame_loader
 from fercache.models.backends import Embed
 from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import Preprocessing, filled, prepare
@@ -82,23 +82,35 @@ class Extractor:
     record: Preprocessing
     batch_size: int
     device: torch.device
+    threads: int
+    """Of torch, while it runs."""
     times: Times
+
+    def decoded(self, paths: Sequence[str], batches: Iterator[list[int]], workers: int | None) -> Iterator[FrameBatch]:
+        """The decoded frames, whose loading begins at once."""
+        count = runtime.decoding_workers(workers, self.device)
+        return iter(frame_loader(paths, batches, count, pin=self.device.type == "cuda"))
 
     def run(self, batches: Iterable[FrameBatch], stop: runtime.StopFlag) -> Iterator[Embedded]:
         """The results of all batches in their order; Stopped behind the last one that was begun.
 
-        A batch's results are fetched when the next one was handed to the device: a GPU is never waited for.
+        A batch's results are taken when the next one was handed to the device, so that a GPU has always work.
         """
         begun: Callable[[], Embedded] | None = None
-        for batch in self._waited_for(batches):
-            if stop.signal is not None:
-                break
-            following = self._begin(batch)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            for batch in self._waited_for(batches):
+                if stop.signal is not None:
+                    break
+                following = self._begin(batch)
+                if begun is not None:
+                    yield begun()
+                begun = following
             if begun is not None:
                 yield begun()
-            begun = following
-        if begun is not None:
-            yield begun()
+        finally:
+            torch.set_num_threads(before)
         stop.check()
 
     @torch.no_grad()
@@ -112,12 +124,16 @@ class Extractor:
             inputs = filled(prepare(batch.to(self.device), self.record), self.batch_size)  # (batch_size, 3, S, S)
         with self.times.of("network"):
             embedding = self.embed(inputs)
-            logits = self.network.classify(embedding)
+            outputs = embedding, self.network.classify(embedding)
+            # From a GPU the copies follow the computation, into page-locked memory.
+            kept = [rows[:count].float().to("cpu", non_blocking=True) for rows in outputs]
+            copied = torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
 
         def results() -> Embedded:
-            with self.times.of("network"):
-                kept = embedding[:count].float().cpu().numpy(), logits[:count].cpu().numpy()
-            return Embedded(place, *kept, batch.failures)
+            if copied is not None:
+                with self.times.of("network"):
+                    copied.synchronize()
+            return Embedded(place, *(rows.numpy() for rows in kept), batch.failures)
 
         return results
 
@@ -140,19 +156,29 @@ class Behind:
         """Calls that may wait: each holds a batch, which a kill would lose."""
         self._pool = ThreadPoolExecutor(1, "writer")
         self._waiting: deque[Future[None]] = deque()
+        self._failed = False
 
     def call(self, action: Callable[..., None], *given: Any) -> None:  # noqa: ANN401 - whatever the action takes
         """Have `action` called; what an earlier one raised is raised here."""
         with self.times.of("waiting for writing"):
             while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self.most):
                 self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(action, *given))
+        self._waiting.append(self._pool.submit(self._make, action, *given))
 
     def settle(self) -> None:
         """Wait for all calls; what one raised is raised here."""
         with self.times.of("waiting for writing"):
             while self._waiting:
                 self._waiting.popleft().result()
+
+    def _make(self, action: Callable[..., None], *given: Any) -> None:  # noqa: ANN401 - as in `call`
+        if self._failed:
+            return  # what comes behind a failure may build on it
+        try:
+            action(*given)
+        except BaseException:
+            self._failed = True
+            raise
 
     def close(self) -> None:
         """End the thread; calls that have not begun are not made."""

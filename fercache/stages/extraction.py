@@ -1,4 +1,4 @@
-"""What an extraction has to do, and the way of the frames through it: into batches, and back into videos.
+"""The way of the frames through an extraction: into batches, and back into videos.
 
 Legend: F present frames of a video, B batch, D embedding, C classes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,18 +15,16 @@ import torch
 
 from fercache import runtime
 from fercache.cache.journal import Journal
-from fercache.cache.provenance import CacheRecord
 from fercache.cache.reader import Cache
-from fercache.cache.rows import Part, Shape, as_stored
+from fercache.cache.rows import Part, as_stored
 from fercache.cache.writer import write_video
 from fercache.config import ExtractConfig
-from fercache.data.datasets import FrameBatch, frame_loader, in_order
-from fercache.data.frames import FrameList, JoinedPaths
-from fercache.data.manifest import Video
+from fercache.data.datasets import in_order
+from fercache.data.frames import JoinedPaths
 from fercache.errors import DataError, raise_problems
 from fercache.models.backends import device_of, make_backend
-from fercache.models.weights import FrameWeights
 from fercache.stages.embedding import Behind, Embedded, Extractor, Times
+from fercache.stages.extraction_setup import Job, Setup
 
 log = logging.getLogger(__name__)
 
@@ -34,44 +33,6 @@ MOST_LOST = 2048
 MEASURED_BATCHES = 6
 MOST_LINES = 1000
 """Of frames that could not be decoded: they are all named, unless a whole data set is broken."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A video that is to be extracted, and its frames."""
-
-    video: Video
-    frames: FrameList
-    left: int
-    """Rows that an earlier process left for it."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What an extraction will do, with all that was given checked; nothing is written yet."""
-
-    weights: FrameWeights
-    record: CacheRecord
-    backend: str
-    batch_size: int
-    threads: int
-    videos: int
-    frames: int
-    """Present frames of all these videos."""
-    jobs: tuple[Job, ...]
-    """The videos that the cache lacks."""
-
-    @property
-    def missing(self) -> int:
-        """Frames that have to be computed."""
-        return sum(len(job.frames.path) - job.left for job in self.jobs)
-
-    @property
-    def shape(self) -> Shape:
-        """What a row of the cache is."""
-        classifier = self.weights.classifier
-        classes = None if classifier is None else len(classifier["bias"])
-        return Shape(self.weights.architecture.embedding_dim, self.record.provenance.dtype, classes)
 
 
 @dataclass
@@ -91,10 +52,10 @@ class _Open:
 class Extraction:
     """The videos that are missing, from their frames to their files."""
 
-    def __init__(self, cache: Cache, setup: Setup, settings: ExtractConfig) -> None:
-        self.cache, self.setup, self.settings = cache, setup, settings
+    def __init__(self, cache: Cache, setup: Setup, settings: ExtractConfig, extractor: Extractor) -> None:
+        self.cache, self.setup, self.settings, self.extractor = cache, setup, settings, extractor
         self.paths = JoinedPaths([job.frames.path for job in setup.jobs])
-        self.times = Times()
+        self.times = extractor.times
         # Two more batches are in the network's hands.
         self.behind = Behind(self.times, max(1, MOST_LOST // setup.batch_size - 2))
         self.open: dict[int, _Open] = {}
@@ -105,18 +66,20 @@ class Extraction:
 
     def run(self, stop: runtime.StopFlag) -> None:
         """Extract all; Stopped after a signal, when everything that was computed is saved."""
-        extractor, loader = begin_pass(self.setup, self.settings, self.paths, self.batches(), self.times)
+        loader = self.extractor.decoded(self.paths, self.batches(), self.settings.workers)
+        self.times.restart()
         total = -(-self.setup.missing // self.setup.batch_size)
         try:
             try:
-                for result in extractor.run(runtime.progress(loader, "extract", total), stop):
+                for result in self.extractor.run(runtime.progress(loader, "extract", total), stop):
                     self.take(result)
             finally:
                 self.behind.settle()
         finally:
             self.behind.close()
-            for video in self.open.values():
-                video.journal.close()
+            with ExitStack() as closing:
+                for video in self.open.values():
+                    closing.callback(video.journal.close)
             rate = self.frames / self.times.elapsed
             log.info("%d frames in %.1f s, %.1f a second: %s", self.frames, self.times.elapsed, rate, self.times)
 
@@ -204,13 +167,16 @@ class Extraction:
 
     def _write(self, video: _Open) -> None:
         frames, journal = video.job.frames, video.journal
-        first = np.flatnonzero(journal.there)[:1]
+        there = np.ones(len(frames.path), bool)
+        there[list(video.unreadable)] = False
+        first = np.flatnonzero(there)[:1]
+        # A row that is neither in the journal nor known to be unreadable is an error there.
         write_video(
             self.cache.file(video.job.video.video_id),
             self.setup.record.provenance,
             self.setup.shape,
             frames.number,
-            journal.there,
+            there,
             journal.parts(),
             source=frames.digest(int(first[0])) if len(first) else "",
         )
@@ -218,52 +184,26 @@ class Extraction:
 
 
 def measure(setup: Setup, settings: ExtractConfig, stop: runtime.StopFlag) -> tuple[float | None, list[str]]:
-    """Frames/s of the first batches that are missing, and what is wrong with those that cannot be decoded."""
-    paths, times = JoinedPaths([job.frames.path for job in setup.jobs]), Times()
+    """Frames/s of the first batches of the missing videos, and what is wrong with those that cannot be decoded."""
+    paths = JoinedPaths([job.frames.path for job in setup.jobs])
     batches = in_order(range(min(len(paths), MEASURED_BATCHES * setup.batch_size)), setup.batch_size)
-    extractor, loader = begin_pass(setup, settings, paths, iter(batches), times)
+    extractor = make_extractor(setup)
+    loader, times = extractor.decoded(paths, iter(batches), settings.workers), extractor.times
+    times.restart()
     results = list(extractor.run(loader, stop))
     frames = sum(len(result.place) for result in results)
     unreadable = [message for result in results for message in result.failures.values()]
     return (frames / times.elapsed if frames else None), unreadable
 
 
-def begin_pass(
-    setup: Setup, settings: ExtractConfig, paths: JoinedPaths, batches: Iterator[list[int]], times: Times
-) -> tuple[Extractor, Iterator[FrameBatch]]:
-    """The network in the form of its backend, warmed up, and the decoded frames, which come meanwhile."""
-    device = device_of(setup.backend)
-    if setup.backend == "openvino":
-        # Its own threads fill the processor; torch's would wait for their turn at each step.
-        runtime.use_threads(1)
-    # The workers are forked before the backend has threads.
-    loader = iter(frame_loader(paths, batches, runtime.decoding_workers(settings.workers), pin=device.type == "cuda"))
-    record, provenance = setup.weights.preprocessing, setup.record.provenance
+def make_extractor(setup: Setup) -> Extractor:
+    """The network in the form of its backend, warmed up; ConfigError where that cannot run here."""
+    device, size = device_of(setup.backend), setup.weights.preprocessing.image_size
     network = setup.weights.network().to(device).eval()
-    size = record.image_size
-    embed = make_backend(setup.backend, network.backbone, setup.batch_size, size, provenance.precision, setup.threads)
+    precision = setup.record.provenance.precision
+    embed = make_backend(setup.backend, network.backbone, setup.batch_size, size, precision, setup.threads)
     with torch.no_grad():
         embed(torch.zeros(setup.batch_size, 3, size, size, device=device))
-    times.restart()
-    return Extractor(embed, network, record, setup.batch_size, device, times), loader
-
-
-def source_problem(cache: Cache, video: Video, frames: FrameList) -> str | None:
-    """Why the cache of a video does not come from these frames; None where it does.
-
-    The frame numbers must be equal, and the first frame's file the one that was read.
-    """
-    number = cache.frame(video.video_id)
-    known = np.union1d(number, cache.skipped(video.video_id))
-    sentence = f"{cache.file(video.video_id)}: "
-    if not np.array_equal(known, frames.number):
-        return (
-            f"{sentence}its {len(known)} frames are not the {len(frames.number)} that {video.frames_dir} has:"
-            " another data set?"
-        )
-    if len(number):
-        row = int(np.searchsorted(frames.number, number[0]))
-        found, read = frames.digest(row), cache.entry(video.video_id).source
-        if found and read and found != read:
-            return f"{sentence}was made from another image than {frames.path[row]}: another data set?"
-    return None
+    # OpenVINO's own threads fill the processor; torch's would wait for their turn at each step.
+    threads = 1 if setup.backend == "openvino" else setup.threads
+    return Extractor(embed, network, setup.weights.preprocessing, setup.batch_size, device, threads, Times())

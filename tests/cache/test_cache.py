@@ -137,8 +137,8 @@ def _frames_in_a_fork(cache, pipe):
 def test_a_reader_travels_to_another_process(cache, packed, tmp_path):
     write(cache)
     if packed:
-        pack(cache, ["v"], tmp_path / "packed.h5")
-        cache = Cache(tmp_path / "packed.h5")
+        pack(cache, ["v"], tmp_path / "other" / "packed.h5")
+        cache = Cache(tmp_path / "other" / "packed.h5")
     assert cache.read("v").frame.tolist() == [1, 2, 5]
     assert pickle.loads(pickle.dumps(cache)).read("v").frame.tolist() == [1, 2, 5]
     context = multiprocessing.get_context("fork")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -12,11 +10,13 @@ import numpy as np
 import pytest
 from test_cache import MADE_BY, SHAPE
 
-from fercache.cache.journal import HEAD, Journal, begun_videos, journals_of, remove_useless, rows_left
+from fercache.cache.journal import HEAD, Journal, begun_videos, header_of, journals_of, remove_useless, rows_left
 from fercache.cache.rows import Part, Shape
 from fercache.files import DAY_S, partial_path
 
 NUMBER = np.array([1, 2, 4, 5, 9])
+DEAD = 2**22 + 1
+"""No process has this number: Linux's end there."""
 
 
 def part(*rows, scale=1.0):
@@ -34,7 +34,12 @@ def left_by_a_kill(folder, *parts, **given):
     for rows in parts:
         journal.append(rows)
     journal.close()
-    return journal.path
+    return journal.path.rename(folder / journal.path.name.replace(f"-{os.getpid()}.", f"-{DEAD}."))
+
+
+def left(folder, video="v"):
+    path = folder / f"{video}.h5"
+    return rows_left(journals_of(path), header_of(path, MADE_BY, SHAPE, NUMBER, "s"))
 
 
 def rows_of(journal):
@@ -96,8 +101,9 @@ def test_rows_of_something_else_are_not_taken(tmp_path, given):
 def test_an_empty_or_foreign_file_is_thrown_away(tmp_path):
     for content in (b"", b"x" * 30, b"no journal at all " * 10):
         path = partial_path(tmp_path / "v.h5", ".rows.partial")
+        path = path.with_name(path.name.replace(f"-{os.getpid()}.", f"-{DEAD}."))
         path.write_bytes(content)
-        assert rows_left(tmp_path / "v.h5") == 0
+        assert left(tmp_path) == 0
         journal = begin(tmp_path)
         assert not journal.there.any() and not path.exists()
         journal.remove()
@@ -110,8 +116,15 @@ def test_two_processes_on_one_video_do_not_disturb_each_other(tmp_path):
     first.append(part(2))
     second.append(part(2, scale=1))
     assert rows_of(first) == rows_of(second) == {row: ([row] * 4, [row] * 7) for row in range(3)}
-    first.remove()
-    assert np.flatnonzero(begin(tmp_path).there).tolist() == [0, 1, 2]
+    # Whichever is stopped, its rows are there for the next.
+    first.append(part(3))
+    second.close()
+    first.close()
+    assert np.flatnonzero(begin(tmp_path).there).tolist() == [0, 1, 2, 3]
+    # Whichever finishes the video removes what nobody needs any more.
+    third = begin(tmp_path)
+    third.remove()
+    assert journals_of(tmp_path / "v.h5") == []
 
 
 def test_journals_of_several_kills_are_put_together(tmp_path):
@@ -120,7 +133,7 @@ def test_journals_of_several_kills_are_put_together(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     left_by_a_kill(other, part(1, 3)).rename(partial_path(tmp_path / "v.h5", ".rows.partial"))
-    assert rows_left(tmp_path / "v.h5") == 2
+    assert left(tmp_path) == 2
     assert np.flatnonzero(begin(tmp_path).there).tolist() == [0, 1, 3]
 
 
@@ -128,14 +141,13 @@ def test_videos_with_alike_names_keep_their_own_journals(tmp_path):
     left_by_a_kill(tmp_path, part(0), video="v")
     left_by_a_kill(tmp_path, part(1), video="v.h5")
     assert np.flatnonzero(begin(tmp_path, video="v").there).tolist() == [0]
-    assert begun_videos(tmp_path) == {"v.h5", "v.h5.h5"}
+    assert set(begun_videos(tmp_path)) == {"v.h5", "v.h5.h5"}
     assert np.flatnonzero(begin(tmp_path, video="v.h5").there).tolist() == [1]
 
 
 def test_what_nobody_can_use_is_removed(tmp_path):
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     mine = partial_path(tmp_path / "v.h5")
-    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{ended.stdout.strip()}."))
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{DEAD}."))
     other_machine = tmp_path / ".v.h5.00000000-1.0123abcd.partial"
     long_ago = tmp_path / ".v.h5.00000000-2.0123abcd.partial"
     for path in (mine, dead, other_machine, long_ago):
@@ -150,7 +162,8 @@ def test_what_nobody_can_use_is_removed(tmp_path):
 
 def test_rows_left_counts_whole_parts(tmp_path):
     path = left_by_a_kill(tmp_path, part(0, 1), part(2))
-    assert rows_left(tmp_path / "v.h5") == 3
+    assert left(tmp_path) == 3
     path.write_bytes(path.read_bytes()[:-1])
-    assert rows_left(tmp_path / "v.h5") == 2
-    assert rows_left(tmp_path / "other.h5") == 0
+    assert left(tmp_path) == 2 and left(tmp_path, "other") == 0
+    begin(tmp_path, source="another", video="w").append(part(0))
+    assert left(tmp_path, "w") == 0

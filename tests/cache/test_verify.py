@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from test_cache import FRAME, MADE_BY, SHAPE, parts, write
 from fercache.cache.pack import pack
 from fercache.cache.provenance import CacheRecord, begin_record
 from fercache.cache.reader import Cache
-from fercache.cache.verify import video_problems
+from fercache.cache.verify import Finding, check_video
 from fercache.cache.writer import write_video
 from fercache.errors import CacheError
 
@@ -25,7 +27,7 @@ def test_what_was_written_is_whole(cache):
     write(cache)
     write_video(cache.file("n"), MADE_BY, SHAPE, np.empty(0, int), np.empty(0, bool), [])
     write_video(cache.file("s"), MADE_BY, SHAPE, FRAME, np.array([True, False, True]), parts([0, 2]))
-    assert [video_problems(cache, video) for video in ("v", "n", "s")] == [[], [], []]
+    assert [check_video(cache, video) for video in ("v", "n", "s")] == [Finding()] * 3
 
 
 def damage_by_a_bit(file):
@@ -72,7 +74,9 @@ def test_every_damage_is_found(cache, damage, words):
     write(cache)
     with h5py.File(cache.file("v"), "a") as file:
         damage(file)
-    problems = video_problems(cache, "v")
+    finding = check_video(cache, "v")
+    problems = finding.problems
+    assert finding.broken
     assert len(problems) == len(words), problems
     for problem, expected in zip(problems, words, strict=True):
         assert str(cache.file("v")) in problem and expected in problem
@@ -83,7 +87,7 @@ def test_a_torn_file_is_found(cache):
     whole = cache.file("v").read_bytes()
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         cache.file("v").write_bytes(whole[:length])
-        (problem,) = video_problems(cache, "v")
+        (problem,) = check_video(cache, "v").problems
         assert "cannot be read" in problem
 
 
@@ -100,7 +104,7 @@ def test_a_packed_cache_holds_the_same(cache, tmp_path):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert packed.skipped(video).tolist() == cache.skipped(video).tolist()
         assert packed.entry(video).checksum == cache.entry(video).checksum
-        assert video_problems(packed, video) == []
+        assert check_video(packed, video) == Finding()
         target = np.empty((len(one.frame), 4), np.float16)
         packed.read_into(video, target)
         np.testing.assert_array_equal(target, one.embedding)
@@ -129,8 +133,8 @@ def test_damage_in_a_packed_cache_is_found(cache, tmp_path):
     pack(cache, ["a", "b"], path)
     with h5py.File(path, "a") as file:
         file["embedding"][4, 0] = 7
-    assert video_problems(Cache(path), "a") == []
-    (problem,) = video_problems(Cache(path), "b")
+    assert check_video(Cache(path), "a") == Finding()
+    (problem,) = check_video(Cache(path), "b").problems
     assert "video b: its content is not what was written" in problem
     with h5py.File(path, "a") as file:
         rows = file["videos"][:]
@@ -147,3 +151,47 @@ def test_damage_in_a_packed_cache_is_found(cache, tmp_path):
     path.write_text("text")
     with pytest.raises(CacheError, match="no HDF5 file"):
         Cache(path)
+
+
+def test_no_flipped_bit_ends_in_a_traceback(cache, tmp_path):
+    """Every byte of the structure, one at a time: the file reads as it was, or is refused by name."""
+    write(cache)
+    pack(cache, ["v"], tmp_path / "p.h5")
+    rng = np.random.default_rng(0)
+    for path in (cache.file("v"), tmp_path / "p.h5"):
+        whole = path.read_bytes()
+        for place in rng.choice(len(whole), 250, replace=False):
+            content = bytearray(whole)
+            content[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(content)
+            try:
+                reader = cache if path.stem == "v" else Cache(path)
+                if reader.has("v"):
+                    check_video(reader, "v")
+                    reader.read("v")
+            except CacheError as error:
+                assert str(path) in str(error)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["complete", "fingerprint", "video_id", "provenance"])
+def test_attributes_of_another_kind_are_told(cache, name):
+    write(cache)
+    with h5py.File(cache.file("v"), "a") as file:
+        file.attrs[name] = np.arange(3)
+        if name == "provenance":
+            file.attrs["fingerprint"] = "other"
+    finding = check_video(cache, "v")
+    assert finding.problems and str(cache.file("v")) in finding.problems[0]
+
+
+def test_what_is_not_damaged_is_no_reason_to_remove(cache, tmp_path):
+    write(cache, "other", made_by=replace(MADE_BY, precision="bf16"))
+    with h5py.File(cache.file("letter"), "w") as file:
+        file["text"] = 1
+    cache.file("folder").mkdir()
+    for video in ("other", "letter", "folder"):
+        finding = check_video(cache, video)
+        assert finding.problems and not finding.broken, video
+    with pytest.raises(CacheError, match="lies in the cache itself"):
+        pack(cache, ["other"], cache.path / "p.h5")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fercache.data.datasets import EpochBatches, WindowSet, frame_loader, in_order, share_of
-from fercache.data.frames import decode, list_frames
+from fercache.data.frames import FramePaths, JoinedPaths, decode, list_frames
 from fercache.errors import DataError
 
 
@@ -133,3 +133,11 @@ def test_windows_are_gathered_as_float32():
     assert [(places.tolist(), labels.tolist()) for places, _, labels in batches] == [([2, 0], [7, 5]), ([1], [6])]
     assert batches[1][1].dtype == torch.float32
     assert batches[1][1].tolist() == [[[3, 4, 5], [6, 7, 8], [9, 10, 11]]]
+
+
+def test_paths_are_joined_and_found_by_place(tmp_path):
+    parts = [FramePaths(tmp_path / "a", ["1.jpg", "00002.jpg"]), FramePaths(tmp_path / "n", []), ["x.png"]]
+    joined = JoinedPaths(parts)
+    assert list(joined) == [str(tmp_path / "a" / "1.jpg"), str(tmp_path / "a" / "00002.jpg"), "x.png"]
+    assert (len(joined), joined.start.tolist()) == (3, [0, 2, 2, 3])
+    assert [joined.part(place) for place in range(3)] == [0, 0, 2]

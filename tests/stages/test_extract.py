@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import write_video
 
-from fercache.cache.journal import journals
+from fercache.cache.journal import Journal, journals
 from fercache.cache.provenance import FILE_NAME
 from fercache.cache.reader import Cache
+from fercache.cli import main
 from fercache.config import ExtractConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.manifest import write_manifest
 from fercache.data.shards import Shard
-from fercache.errors import CacheError, DataError, Stopped
+from fercache.errors import CacheError, ConfigError, DataError, Stopped
+from fercache.models.backends import BACKENDS
 from fercache.stages.caches import cache_info, pack_cache, verify_cache
 from fercache.stages.extract import extract, plan_extraction
 from fercache.stages.extraction import Extraction
@@ -100,8 +105,9 @@ def stopping(monkeypatch):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 4])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("batches", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT), (3, signal.SIGUSR1), (4, signal.SIGTERM)]
+)
 def test_a_stop_keeps_all_that_was_computed(
     manifest, undisturbed, tmp_path, stopping, monkeypatch, computed, batches, number
 ):
@@ -194,7 +200,7 @@ def test_other_images_under_the_same_names_are_refused(manifest, undisturbed, tm
     with pytest.raises(CacheError, match=r"b\.h5: was made from another image than .*00001\.jpg: another data set"):
         run(other, undisturbed)
     found = verify_cache(undisturbed, other)
-    assert not found.clean and list(found.problems) == ["b"]
+    assert not found.clean and list(found.findings) == ["b"]
 
 
 def test_another_backend_is_refused(manifest, undisturbed):
@@ -254,7 +260,7 @@ def test_a_full_disk_leaves_what_is_whole(manifest, tmp_path):
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     assert "b.h5" in answer.stderr and "cannot be written: File too large" in answer.stderr
     assert [path.name for path in (tmp_path / "cache").glob("*.h5")] == ["a.h5"]
-    assert not verify_cache(tmp_path / "cache").problems
+    assert not verify_cache(tmp_path / "cache").findings
     # Once there is room, it goes on with the rows that were saved.
     extract(manifest, "none", tmp_path / "cache", replace(SETTINGS, precision="auto"))
     assert verify_cache(tmp_path / "cache", manifest).clean and not journals(tmp_path / "cache")
@@ -268,15 +274,121 @@ def test_verify_names_and_removes_what_is_broken(manifest, undisturbed, tmp_path
     (cache / "c.h5").unlink()
     write_video(tmp_path / "set", "a", [1])
     found = verify_cache(cache, manifest)
-    assert sorted(found.problems) == ["a", "d"] and found.missing == ("c",) and not found.clean
+    assert sorted(found.findings) == ["a", "d"] and found.missing == ("c",) and not found.clean
     assert "another checksum" in str(found) and "video c is missing" in str(found)
     assert "1 of 3 videos are whole" in str(found)
     assert sorted(path.name for path in cache.glob("*.h5")) == ["a.h5", "b.h5", "d.h5"]
     found = verify_cache(cache, fix=True)
-    assert found.clean and "2 files removed" in str(found)
+    assert found.clean and "2 broken files removed" in str(found)
     assert [path.name for path in cache.glob("*.h5")] == ["b.h5"]
     run(manifest, cache)
     assert_same(cache, undisturbed)
+
+
+def test_only_damage_is_removed(undisturbed, tmp_path):
+    """Frames that are gone, and files of others, are told and left alone."""
+    manifest = make_set(tmp_path)
+    cache = Path(shutil.copytree(undisturbed, tmp_path / "cache"))
+    shutil.copy(cache / "a.h5", cache / "e.h5")
+    for image in (tmp_path / "set" / "cropped_aligned" / "b").iterdir():
+        image.unlink()
+    before = sorted(path.name for path in cache.iterdir())
+    found = verify_cache(cache, manifest, fix=True)
+    assert sorted(found.findings) == ["b", "e"] and not found.removed and not found.clean
+    assert sorted(path.name for path in cache.iterdir()) == before
+
+
+def test_rows_that_could_not_be_saved_never_count_as_skipped(manifest, tmp_path, monkeypatch):
+    append, calls = Journal.append, []
+
+    def failing(self, part):
+        calls.append(part)
+        if len(calls) == 3:  # the last part of video b
+            time.sleep(0.05)
+            raise CacheError("no room for a moment")
+        append(self, part)
+
+    monkeypatch.setattr(Journal, "append", failing)
+    with pytest.raises(CacheError, match="no room for a moment"):
+        run(manifest, tmp_path / "cache")
+    monkeypatch.undo()
+    assert [path.stem for path in (tmp_path / "cache").glob("*.h5")] in ([], ["a"])
+    assert not verify_cache(tmp_path / "cache").findings
+
+
+def test_a_backend_that_cannot_run_leaves_no_record(manifest, tmp_path, monkeypatch):
+    def broken(*_given):
+        raise ConfigError("this machine cannot")
+
+    monkeypatch.setitem(BACKENDS, "compile", broken)
+    with pytest.raises(ConfigError, match="this machine cannot"):
+        run(manifest, tmp_path / "cache", replace(SETTINGS, backend="compile"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_record_that_was_edited_is_refused(manifest, undisturbed, tmp_path):
+    cache = Path(shutil.copytree(undisturbed, tmp_path / "cache"))
+    content = json.loads((cache / FILE_NAME).read_text())
+    for recorded in ({"backend": "foo", "batch_size": 4}, {"backend": "eager", "batch_size": "x"}, {}):
+        (cache / FILE_NAME).write_text(json.dumps({**content, "recorded": recorded}))
+        with pytest.raises(CacheError, match="was edited: recorded has no backend"):
+            run(manifest, cache)
+
+
+def test_ids_that_are_too_long_for_files_are_all_named(tmp_path):
+    manifest = make_set(tmp_path, {"x" * 200: 1, "y" * 230: 1, "z" * 240: 1})
+    with pytest.raises(DataError) as caught:
+        run(manifest, tmp_path / "cache")
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        f"video_id {letter * count}" for letter, count in (("y", 230), ("z", 240))
+    ]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_frames_of_several_sizes_are_extracted_alike(manifest, tmp_path):
+    write_video(tmp_path / "set", "a", [1, 2])
+    write_video(tmp_path / "set", "b", [1, 2, 3], size=64)
+    built, _ = build_manifest(tmp_path / "set", TASKS["expr"])
+    write_manifest(tmp_path / "m.csv", built)
+    together = Cache(run(tmp_path / "m.csv", tmp_path / "cache"))
+    alone = Cache(run(tmp_path / "m.csv", tmp_path / "alone", replace(SETTINGS, batch_size=2)))
+    for video in ("a", "b"):
+        np.testing.assert_allclose(together.read(video).embedding, alone.read(video).embedding, rtol=1e-4, atol=1e-5)
+
+
+def test_openvino_goes_on_with_the_same_bits(manifest, tmp_path, stopping, monkeypatch):
+    pytest.importorskip("openvino")
+    settings = replace(SETTINGS, backend="openvino")
+    expected = run(manifest, tmp_path / "expected", settings)
+    stopping(2, signal.SIGTERM)
+    with pytest.raises(Stopped):
+        run(manifest, tmp_path / "cache", settings)
+    monkeypatch.undo()
+    run(manifest, tmp_path / "cache", settings)
+    assert_same(tmp_path / "cache", expected)
+
+
+def test_the_command_line_of_caches(manifest, undisturbed, tmp_path):
+    def fercache(*words):
+        result = CliRunner().invoke(main, list(map(str, words)))
+        assert not result.exception or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+    cache = shutil.copytree(undisturbed, tmp_path / "cache")
+    assert fercache("cache", "verify", cache, "--manifest", manifest)[0] == 0
+    assert "videos         4" in fercache("cache", "info", cache)[1]
+    assert fercache("cache", "pack", cache)[0] == 0 and Cache(tmp_path / "cache.h5").has("a")
+    os.truncate(cache / "a.h5", 500)
+    assert fercache("cache", "verify", cache)[0] == 1
+    assert fercache("cache", "verify", cache, "--fix")[0] == 0
+    code, output = fercache("cache", "verify", cache, "--manifest", manifest)
+    assert code == 1 and "video a is missing" in output
+    words = ["extract", "--manifest", manifest, "--weights", "none", "--cache", cache, "--set", "image_size=48"]
+    words += ["--set", "workers=0", "--batch-size", "4", "--dtype", "float32", "--precision", "fp32"]
+    code, output = fercache(*words, "--plan")
+    assert code == 0 and "videos   4, of which 3 are done" in output and not (cache / "a.h5").exists()
+    code, output = fercache(*words, "--shard", "5/4")
+    assert code == 1 and "expected I/N" in output
 
 
 def test_info_tells_what_is_there_and_what_is_missing(manifest, undisturbed, tmp_path):
