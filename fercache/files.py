@@ -127,9 +127,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is on the disk; FercacheError where the disk does not take it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:  # some disks say only here that they are full
+        raise FercacheError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         os.close(handle)
