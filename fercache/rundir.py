@@ -16,7 +16,7 @@ from fercache.files import PARTIAL, contents, write_text
 log = logging.getLogger(__name__)
 
 
-PLACES = ("manifest", "cache", "weights", "weights_format", "workers", "save_minutes")
+PLACES = ("manifest", "cache", "weights", "weights_format", "init", "workers", "save_minutes")
 """Values that are recorded and change no result: where things lay (their digests stand beside), who decoded."""
 
 
@@ -80,7 +80,7 @@ class RunDir:
         threads or ranks is only warned of. A run without anything saved has nothing to lose, and begins
         anew.
         """
-        before = self.recorded() if self.last.exists() else {}
+        before = self.recorded() if self.last.exists() or self.best.exists() else {}
         if not before:
             self.recorded()  # refuses a folder that is no run's
             write_text(self.config, yaml.safe_dump(values, sort_keys=False))

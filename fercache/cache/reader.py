@@ -86,16 +86,23 @@ class Cache:
         with self.open(video_id):
             return True
 
-    def check(self, video_ids: Iterable[str]) -> None:
-        """Raise CacheError naming every video that is missing, unfinished or of another fingerprint."""
-        problems = []
+    def check(self, video_ids: Iterable[str], *, allow_missing: bool = False) -> set[str]:
+        """Those of the videos that are there.
+
+        Raises CacheError naming every video that is unfinished or of another fingerprint, or missing where that is
+        not allowed.
+        """
+        problems, there = [], set()
         for video_id in video_ids:
             try:
-                if not self.has(video_id):
+                if self.has(video_id):
+                    there.add(video_id)
+                elif not allow_missing:
                     problems.append(f"{self.path}: video {video_id} is missing; `fercache extract` makes it")
             except CacheError as error:
                 problems.append(str(error))
         raise_problems(problems, CacheError)
+        return there
 
     def frame(self, video_id: str) -> np.ndarray:
         """The frame numbers alone, int32 (F,)."""
@@ -117,17 +124,6 @@ class Cache:
             logits = file["logits"][rows] if "logits" in file else None
             wanted = file["embedding"][rows] if embedding else np.empty((entry.count, 0), np.float32)
             return VideoEmbeddings(file["frame"][rows], wanted, logits)
-
-    def read_into(self, video_id: str, target: np.ndarray) -> None:
-        """The embeddings of a video straight into an array (F, D) of the cache's type."""
-        with self.open(video_id) as (file, entry):
-            if len(target):
-                file["embedding"].read_direct(target, source_sel=entry.of("embedding"))
-
-    def embedding_dim(self, video_id: str) -> int:
-        """D."""
-        with self.open(video_id) as (file, _):
-            return int(file["embedding"].shape[1])
 
     @contextmanager
     def open(self, video_id: str) -> Iterator[tuple[h5py.File, Entry]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from fercache.cli.cache import cache_group
 from fercache.cli.options import (
     PATH,
+    allow_missing_option,
     cache_option,
     config_options,
     format_option,
@@ -20,7 +22,7 @@ from fercache.cli.options import (
     say,
 )
 from fercache.cli.weights import weights_group
-from fercache.errors import ConfigError
+from fercache.errors import ConfigError, raise_problems
 from fercache.tasks import TASKS, get_task
 
 DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
@@ -146,34 +148,54 @@ def extract(
 
 
 @click.command("train-temporal")
-@click.option("--head", metavar="NAME", help="gru or transformer.")
+@click.option("--head", metavar="NAME", help="gru, transformer, linear or mean.")
 @manifest_option
 @cache_option
-@out_option("The run folder; left out: OUT/<head> in the config's `out`.")
+@out_option("The run folder; left out: OUT/<head> (with --end-to-end OUT/<head>_end_to_end) in the config's `out`.")
+@allow_missing_option
+@click.option(
+    "--end-to-end", is_flag=True, default=None, help="Train the frame network, too, on the frames themselves."
+)
+@click.option("--weights", metavar="RUN", help="--end-to-end: the frame network's run; left out: OUT/cnn.")
+@click.option("--init", metavar="RUN", help="--end-to-end: the head to begin with; left out: random numbers.")
 @config_options
 def train_temporal(
     head: str | None,
     manifest: str | None,
     cache: str | None,
     out: Path | None,
+    allow_missing: bool | None,
+    end_to_end: bool | None,
+    weights: str | None,
+    init: str | None,
     config: str | None,
     sets: tuple[str, ...],
 ) -> None:
-    """Stage two: train a GRU or Transformer head on windows of cached embeddings."""
-    c = read_config(config, "train_temporal", sets, manifest=manifest, cache=cache, head=head)
-    source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
-    if c.train_temporal.head is None:
-        raise ConfigError("--head is missing: gru or transformer")
-    target = result_path(out, c, c.train_temporal.head)
+    """Stage two: train a head on windows of cached embeddings, or end to end on frames."""
+    given = {"head": head, "allow_missing": allow_missing, "end_to_end": end_to_end, "weights": weights, "init": init}
+    c = read_config(config, "train_temporal", sets, manifest=manifest, cache=cache, **given)
+    settings, source = c.train_temporal, required(c.manifest, "--manifest", "manifest")
+    if settings.head is None:
+        raise ConfigError("--head is missing: gru, transformer, linear or mean")
+    folder = None
+    if settings.end_to_end:
+        if settings.weights is None:
+            settings = replace(settings, weights=str(required(c.out, "--weights", "out") / "cnn"))
+    else:
+        folder = required(c.cache, "--cache", "cache")
+        wrong = [f"{name} needs --end-to-end" for name, value in (("--weights", weights), ("--init", init)) if value]
+        raise_problems(wrong, ConfigError)
+    target = result_path(out, c, settings.head + ("_end_to_end" if settings.end_to_end else ""))
     from fercache.stages.train_temporal import train_temporal as stage
 
-    say(stage(source, folder, target, c.train_temporal, task=c.task, seed=c.seed, threads=c.threads))
+    say(stage(source, folder, target, settings, task=c.task, seed=c.seed, threads=c.threads))
 
 
 @click.command()
-@click.option("--model", metavar="RUN", help="Run folder of a CNN or of a head.")
+@click.option("--model", metavar="RUN", help="Run folder of a CNN, of a head, or of both trained end to end.")
 @manifest_option
 @cache_option
+@allow_missing_option
 @click.option("--split", help="train, validation or test.")
 @out_option("The predictions file; left out: OUT/<run>-<split>.h5 in the config's `out`.")
 @config_options
@@ -181,13 +203,15 @@ def predict(
     model: str | None,
     manifest: str | None,
     cache: str | None,
+    allow_missing: bool | None,
     split: str | None,
     out: Path | None,
     config: str | None,
     sets: tuple[str, ...],
 ) -> None:
     """Write a model's logits for every frame of a split that shows a face."""
-    c = read_config(config, "predict", sets, manifest=manifest, cache=cache, model=model, split=split)
+    given = {"model": model, "split": split, "allow_missing": allow_missing}
+    c = read_config(config, "predict", sets, manifest=manifest, cache=cache, **given)
     source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
     run = required(c.predict.model, "--model", "predict.model")
     target = result_path(out, c, f"{run.resolve().name}-{c.predict.split}.h5")

@@ -17,7 +17,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 manifest_option = click.option("--manifest", metavar="FILE", help="The manifest.")
-cache_option = click.option("--cache", metavar="DIR", help="The cache's folder.")
+cache_option = click.option("--cache", metavar="PATH", help="The cache: its folder, or the file of a packed one.")
+allow_missing_option = click.option(
+    "--allow-missing", is_flag=True, default=None, help="Go on without the videos that the cache lacks."
+)
 
 
 def out_option(words: str) -> Callable[[Command], Command]:

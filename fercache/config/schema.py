@@ -159,7 +159,7 @@ class TrainTemporalConfig(TrainingConfig):
     """Stage two: a head over windows of cached embeddings."""
 
     head: str | None = None
-    """Which head: gru or transformer."""
+    """Which head: gru, transformer, linear (each embedding alone) or mean (of the frame network's logits)."""
     lr: float = _value(1e-3, "above 0")
     """Learning rate of the first epoch (the paper's code says 1e-3)."""
     batch_size: int = _value(96, "at least 1")
@@ -168,10 +168,40 @@ class TrainTemporalConfig(TrainingConfig):
     """Positions of a window, in frames of the video."""
     stride: int = _value(4, "from 1 to the window's length, or labelled frames would be passed over")
     """Frames between the centres of training windows."""
+    standardise: bool = False
+    """Embeddings less the training split's mean, over its standard deviation."""
+    shuffle_block: int | None = _value(None, "at least 1, or nothing")
+    """Windows are shuffled in blocks of so many neighbours, 16 blocks mixed at a time, which reads a disk in long runs;
+    nothing means over the whole split."""
+    allow_missing: bool = False
+    """Go on without the videos that the cache lacks."""
+    end_to_end: bool = False
+    """Open the frames again, and train the frame network together with the head."""
+    weights: str | None = None
+    """End to end: the frame network's run folder; nothing means `out`/cnn."""
+    init: str | None = None
+    """End to end: run folder of the head to begin with, trained on that network's cache; nothing: random numbers."""
+    cnn_lr: float = _value(5e-5, "at least 0; 0 keeps the frame network as it is")
+    """End to end: learning rate of the frame network, which follows the same schedule."""
+    checkpointing: bool = False
+    """End to end: compute activations again for the gradient instead of keeping them: slower, in less memory."""
+    crop_scale: tuple[float, float] = _value((0.2, 1.0), "two areas, 0 < least <= most <= 1")
+    """End to end: area of the random crop, one for all frames of a window; [1, 1] turns cropping off."""
+    flip: bool = True
+    """End to end: mirror half of the windows."""
+    workers: int | None = _value(None, "at least 0")
+    """End to end: processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
 
     def _conditions(self) -> dict[str, bool]:
         odd = self.window >= 1 and self.window % 2 == 1
-        return super()._conditions() | {"window": odd, "stride": 1 <= self.stride <= self.window}
+        return super()._conditions() | {
+            "window": odd,
+            "stride": 1 <= self.stride <= self.window,
+            "shuffle_block": self.shuffle_block is None or self.shuffle_block >= 1,
+            "cnn_lr": self.cnn_lr >= 0,
+            "crop_scale": 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
+            "workers": self.workers is None or self.workers >= 0,
+        }
 
 
 @dataclass(frozen=True)
@@ -184,6 +214,8 @@ class PredictConfig:
     """Which videos of the manifest."""
     batch_size: int = _value(512, "at least 1")
     """Windows a pass of a head."""
+    allow_missing: bool = False
+    """Go on without the videos that the cache lacks."""
 
     def __post_init__(self) -> None:
         _check(self, batch_size=self.batch_size >= 1)

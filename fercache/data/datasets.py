@@ -1,12 +1,15 @@
-"""Frames for the loader's processes, and cached windows for the heads, as torch batches.
+"""Which samples make up a batch, and frames for the loader's processes as torch batches.
 
-Legend: N samples, B batch, H x W pixels of a stored frame, L positions of a window, D embedding.
+Legend: N samples, B batch, H x W pixels of a stored frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +19,9 @@ from fercache.data.frames import decode
 from fercache.errors import DataError
 from fercache.runtime import ignore_interrupts
 
+MIXED_BLOCKS = 16
+"""Blocks whose samples are mixed, where they are shuffled in blocks."""
+Item, Result = TypeVar("Item"), TypeVar("Result")
 Frames = torch.Tensor | list[torch.Tensor]
 """Frames of a batch: uint8 (B, 3, H, W), RGB; a list of (3, H, W) where their sizes differ."""
 
@@ -102,23 +108,26 @@ def in_order(places: Sequence[int] | range, batch_size: int) -> list[list[int]]:
 
 
 def share_of(count: int, rank: int, ranks: int) -> list[int]:
-    """The places among `count` that a rank looks at; all ranks have equally many.
+    """The places among `count` that a rank looks at, neighbours together; all ranks have equally many.
 
-    Each place is some rank's. Where `count` does not divide, the last ones' extra places are the first again.
+    Each place is some rank's. Where `count` does not divide, the last one's extra places are the first again.
     """
-    return [place % count for place in range(rank, -(-count // ranks) * ranks, ranks)]
+    each = -(-count // ranks)
+    return [place % count for place in range(rank * each, (rank + 1) * each)]
 
 
 class EpochBatches(Sampler[list[int]]):
     """An epoch's steps: a random order of N samples, dealt into steps and among ranks.
 
-    The order depends on seed and epoch alone. The steps are as even as can be, at most `batch_size`
-    samples over all ranks: no small rest at the end spoils a batch norm's statistics. Each sample
-    is in one step of one rank. ValueError where some step would leave a rank without a sample.
+    The order depends on seed and epoch alone, and with `block` it is that of `in_blocks`. The steps are as even as
+    can be, at most `batch_size` samples over all ranks: no small rest at the end spoils a batch norm's statistics.
+    Each sample is in one step of one rank. ValueError where some step would leave a rank without a sample.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.samples, self.seed, self.rank, self.ranks = samples, seed, rank, ranks
+    def __init__(
+        self, samples: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1, block: int | None = None
+    ) -> None:
+        self.samples, self.seed, self.rank, self.ranks, self.block = samples, seed, rank, ranks, block
         self.steps = -(-samples // batch_size)
         if samples // self.steps < ranks:
             raise ValueError(f"{samples} samples in {self.steps} steps are too few for {ranks} ranks")
@@ -133,26 +142,33 @@ class EpochBatches(Sampler[list[int]]):
         return self
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(self.samples) if self.block is None else in_blocks(self.samples, self.block, random)
         for part in np.array_split(order, self.steps)[self.first_step :]:
             yield part[self.rank :: self.ranks].tolist()
 
 
-@dataclass(frozen=True)
-class WindowSet:
-    """Windows over the embeddings of many videos, which lie behind one another in one array."""
+def in_blocks(samples: int, block: int, random: np.random.Generator) -> np.ndarray:
+    """A random order of 0..N-1, int64 (N,), that reads neighbours soon after one another.
 
-    embedding: torch.Tensor
-    """(F, D) float16 or float32, all videos."""
-    rows: torch.Tensor
-    """int64 (N, L), into `embedding`."""
-    labels: torch.Tensor
-    """int64 (N, L) or (N, L, C), -1 where a position does not count; (N, 0) where there are none."""
+    Blocks of `block` neighbours come in a random order, and the samples of each `MIXED_BLOCKS` of them in turn
+    in a random order. So a disk is read in few long runs, and each part of it once an epoch.
+    """
+    blocks = np.split(np.arange(samples), np.arange(block, samples, block))
+    chosen = [blocks[place] for place in random.permutation(len(blocks))]
+    groups = (chosen[start : start + MIXED_BLOCKS] for start in range(0, len(chosen), MIXED_BLOCKS))
+    return np.concatenate([random.permutation(np.concatenate(group)) for group in groups])
 
-    def __len__(self) -> int:
-        return len(self.rows)
 
-    def batches(self, places: Iterable[list[int]]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """The places (B,), windows (B, L, D) float32 and labels, for each list of places."""
-        for part in map(torch.as_tensor, places):
-            yield part, self.embedding[self.rows[part]].float(), self.labels[part]
+def ahead(items: Iterable[Item], work: Callable[[Item], Result], *, active: bool) -> Iterator[Result]:
+    """`work` on each item in turn; where `active`, on the next one in a thread while the last one is used."""
+    if not active:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)

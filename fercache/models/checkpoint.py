@@ -18,13 +18,16 @@ from fercache.rundir import RunDir
 log = logging.getLogger(__name__)
 
 FORMAT = "fercache-checkpoint 1"
-FRAME, HEAD, BACKBONE = "frame", "head", "backbone"
-"""Kinds of network a checkpoint holds; a backbone is a frame network's without its classifier."""
+FRAME, HEAD, END_TO_END, BACKBONE = "frame", "head", "end-to-end", "backbone"
+"""Kinds of network a checkpoint holds; a backbone is a frame network's without its classifier, and end-to-end is a
+backbone with a head over its embeddings."""
 _ALWAYS = ("task", "select", "train_prior", "model", "history")
+_OF_HEAD = ("head", "window", "embedding_dim", "precision")
 REQUIRED = {
     BACKBONE: ("architecture", "preprocessing", "model", "digest", "source"),
     FRAME: (*_ALWAYS, "architecture", "preprocessing"),
-    HEAD: (*_ALWAYS, "head", "window", "embedding_dim", "provenance", "precision"),
+    HEAD: (*_ALWAYS, *_OF_HEAD, "provenance"),
+    END_TO_END: (*_ALWAYS, *_OF_HEAD, "architecture", "preprocessing"),
 }
 """What each kind says beside its tensors."""
 TYPES = {"architecture": str, "preprocessing": dict, "model": dict, "history": list, "train_prior": list}

@@ -15,6 +15,7 @@ from torchvision.models import ResNet50_Weights
 from fercache.errors import ConfigError, WeightsError
 from fercache.models.checkpoint import (
     BACKBONE,
+    END_TO_END,
     FORMAT,
     FRAME,
     check_content,
@@ -76,6 +77,11 @@ class FrameWeights:
     """What the classifier tells apart."""
 
     @property
+    def tuned(self) -> bool:
+        """Whether they come from a run of fercache, at whose image size they were trained."""
+        return self.origin.format in (f"fercache-{FRAME}", f"fercache-{END_TO_END}")
+
+    @property
     def backbone_digest(self) -> str:
         """The weights digest: equal backbones have equal ones, whatever file they came from."""
         return digest(self.backbone)
@@ -122,7 +128,7 @@ def load_weights(
     elif source == IMAGENET:
         loaded = _from_file(_imagenet_file(), "torchvision-imagenet")
     elif Path(source).is_dir():
-        loaded = from_checkpoint(Path(source), load_run(Path(source), FRAME))
+        loaded = from_checkpoint(Path(source), load_run(Path(source), FRAME, END_TO_END))
     else:
         loaded = _from_file(Path(source), form)
     if form is not None and loaded.origin.format != form:
@@ -133,19 +139,26 @@ def load_weights(
 
 
 def from_checkpoint(path: Path, content: Mapping[str, Any]) -> FrameWeights:
-    """The weights in a checkpoint of a frame network, or of a backbone alone; as strict as `load_weights`."""
-    architecture, task = get_architecture(content["architecture"]), content.get("task")
+    """The weights in a checkpoint of a frame network, of a backbone alone, or in front of a head.
+
+    As strict as `load_weights`. A head is left out: it is no classifier of single frames.
+    """
+    architecture = get_architecture(content["architecture"])
+    task = content.get("task") if content["kind"] == FRAME else None
     shapes = backbone_shapes(architecture.name)
     expected = {f"backbone.{name}": shape for name, shape in shapes.items()}
+    model = content["model"]
+    if content["kind"] == END_TO_END:
+        model = {name: tensor for name, tensor in model.items() if name.startswith("backbone.")}
     if content["kind"] == FRAME:
         if task not in TASKS:
             raise WeightsError(f"{path}: is of task {task!r}, expected one of {', '.join(TASKS)}")
         classes = len(TASKS[task].classes)
         expected |= {"classifier.weight": (classes, architecture.embedding_dim), "classifier.bias": (classes,)}
-    check_shapes(path, architecture, shapes_of(content["model"]), expected)
-    check_numbers(path, content["model"])
+    check_shapes(path, architecture, shapes_of(model), expected)
+    check_numbers(path, model)
     parts: dict[str, Tensors] = {"backbone": {}, "classifier": {}}
-    for name, tensor in content["model"].items():
+    for name, tensor in model.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     if content["kind"] == BACKBONE and content["digest"] != digest(parts["backbone"]):
@@ -183,7 +196,7 @@ def save_backbone(path: Path, weights: FrameWeights, source: str) -> None:
 def _from_file(path: Path, form: str | None) -> FrameWeights:
     content, pickled = read_file(path)
     if content.get("format") == FORMAT:
-        return from_checkpoint(path, check_content(path, content, FRAME, BACKBONE))
+        return from_checkpoint(path, check_content(path, content, FRAME, BACKBONE, END_TO_END))
     possible = possible_formats(path, content, pickled)
     if form is not None:
         chosen = get_format(form)

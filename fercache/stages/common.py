@@ -1,36 +1,103 @@
-"""What several stages say in the same way."""
+"""What several stages do in the same way."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
 from fercache import runtime
-from fercache.data.datasets import share_of
+from fercache.config import TrainingConfig, as_plain
+from fercache.data.datasets import EpochBatches, frame_loader, in_order, share_of
 from fercache.data.manifest import Manifest
-from fercache.errors import RunError
+from fercache.errors import ConfigError, DataError, RunError, raise_problems
+from fercache.rundir import RunDir
 from fercache.scoring.metrics import decide, probabilities, score
 from fercache.tasks import Task
 from fercache.training.engine import Batch, infer
 
+log = logging.getLogger(__name__)
 
-def run_values(stage: str, manifest: Path, data: Manifest, seed: int, threads: int) -> dict[str, Any]:
-    """The values that every run records beside its stage's settings."""
-    return {
-        "stage": stage,
-        "task": data.task.name,
-        "manifest": str(manifest.resolve()),
-        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-        "seed": seed,
-        "threads": threads,
-        "ranks": runtime.ranks().count,
-    }
+
+@dataclass(frozen=True)
+class Job:
+    """A training that is to write a run folder."""
+
+    run: RunDir
+    settings: TrainingConfig
+    seed: int
+    threads: int
+    precision: str
+    """fp32, bf16 or fp16."""
+    ranks: runtime.Ranks
+    stop: runtime.StopFlag
+
+    def begin(self, stage: str, manifest: Path, data: Manifest, values: Mapping[str, Any]) -> bool:
+        """Write the run's resolved values, the settings with `values` over them; False where the run is finished.
+
+        RunError where the folder holds another run.
+        """
+        resolved = {
+            "stage": stage,
+            "task": data.task.name,
+            "manifest": str(manifest.resolve()),
+            "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+            "seed": self.seed,
+            "threads": self.threads,
+            "ranks": self.ranks.count,
+            **as_plain(self.settings),
+            "precision": self.precision,
+            **values,
+        }
+        if self.ranks.first:
+            self.run.begin(resolved, runtime.environment(self.seed, self.threads))
+        finished = self.ranks.same(self.run.finished(resolved["epochs"]))
+        if finished:
+            log.info("%s: is finished already", self.run.path)
+        return not finished
+
+    def order(self, samples: int, block: int | None = None) -> EpochBatches:
+        """How training samples are dealt into steps; ConfigError where they are too few for the ranks."""
+        batch_size = self.settings.batch_size
+        try:
+            return EpochBatches(samples, batch_size, self.seed, self.ranks.rank, self.ranks.count, block)
+        except ValueError as error:
+            raise ConfigError(f"batch_size: found {batch_size}: {error}") from error
+
+    def share(self, samples: int, batch_size: int) -> list[list[int]]:
+        """The part of the validation that is this rank's, in batches."""
+        return in_order(share_of(samples, self.ranks.rank, self.ranks.count), batch_size)
+
+
+@contextmanager
+def training_job(out: Path, settings: TrainingConfig, seed: int, threads: int | None) -> Iterator[Job]:
+    """The start of every training: signals, ranks, threads, precision. Nothing is written yet."""
+    with runtime.stop_signals() as stop, runtime.process_group() as ranks:
+        run = RunDir(out)
+        threads = runtime.use_threads(threads)
+        precision = runtime.resolve_precision(settings.precision, run.recorded().get("precision"))
+        if settings.compile:
+            runtime.require_compiler()
+        yield Job(run, settings, seed, threads, precision, ranks, stop)
+
+
+def raise_bad_frames(parts: Iterable[Sequence[str]], workers: int | None) -> NoReturn:
+    """A frame among these files is broken: look at all, so that nobody mends them one run at a time; DataError."""
+    log.warning("a frame cannot be decoded; looking for others")
+    problems: list[str] = []
+    for paths in parts:
+        for batch in frame_loader(paths, in_order(range(len(paths)), 256), runtime.decoding_workers(workers)):
+            problems += batch.failures.values()
+    raise_problems(problems, DataError)
+    raise DataError("a frame could not be decoded, and now all can: were they changed meanwhile?")
 
 
 def validation_scores(

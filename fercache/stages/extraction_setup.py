@@ -143,7 +143,7 @@ def _load(weights: str, settings: ExtractConfig) -> FrameWeights:
     loaded = load_weights(weights, form=settings.weights_format)
     own = loaded.preprocessing.image_size
     if settings.image_size not in (None, own):
-        if loaded.task is not None:
+        if loaded.tuned:
             raise ConfigError(f"image_size: found {settings.image_size}, but {weights} was fine-tuned at {own}")
         log.info("image_size: %d instead of the weights' %d", settings.image_size, own)
     return loaded.with_image_size(settings.image_size)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,19 @@ import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.config import FinetuneConfig, as_plain
+from fercache.config import FinetuneConfig
 from fercache.data.annotations import class_shares
-from fercache.data.datasets import EpochBatches, FrameBatch, frame_loader, in_order, share_of
+from fercache.data.datasets import FrameBatch, frame_loader
 from fercache.data.labelled import LabelledFrames, labelled_frames
 from fercache.data.manifest import read_manifest
-from fercache.errors import ConfigError, DataError, raise_problems
+from fercache.errors import ConfigError
 from fercache.models.checkpoint import FRAME
 from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import Preprocessing, filled, normalise, prepare
 from fercache.models.weights import NONE, FrameWeights, load_weights
-from fercache.rundir import RunDir
-from fercache.stages.common import run_values, validation_scores
+from fercache.stages.common import Job, raise_bad_frames, training_job, validation_scores
 from fercache.tasks import Task
-from fercache.training.augment import crop, random_boxes
+from fercache.training.augment import crop, epoch_boxes
 from fercache.training.engine import Batch
 from fercache.training.fit import Fit, Scores, fit
 from fercache.training.losses import make_criterion
@@ -55,65 +53,47 @@ def finetune(
     frames, WeightsError for the weights, ConfigError for settings that do not fit them, RunError
     where `out` holds something else.
     """
-    with runtime.stop_signals() as stop, runtime.process_group() as ranks:
-        return _finetune(manifest, out, settings or FinetuneConfig(), task, seed, threads, ranks, stop)
+    settings = settings or FinetuneConfig()
+    with training_job(out, settings, seed, threads) as job:
+        _finetune(manifest, settings, task, job)
+    return out
 
 
-def _finetune(
-    manifest: Path,
-    out: Path,
-    settings: FinetuneConfig,
-    task: str | None,
-    seed: int,
-    threads: int | None,
-    ranks: runtime.Ranks,
-    stop: runtime.StopFlag,
-) -> Path:
-    run = RunDir(out)
-    recorded = run.recorded()
-    threads = runtime.use_threads(threads)
+def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: Job) -> None:
     data = read_manifest(manifest, task, frames=True)
     frames = labelled_frames(data, settings.every_nth_frame)
-    weights = _starting_weights(settings, data.task, seed)
-    precision = runtime.resolve_precision(settings.precision, recorded.get("precision"))
-    if settings.compile:
-        runtime.require_compiler()
+    weights = _starting_weights(settings, data.task, job.seed)
     criterion = make_criterion(data.task, settings, frames["train"].labels.numpy())
-    loaders = _Loaders(frames, settings, weights.preprocessing, seed, ranks)
+    loaders = _Loaders(frames, settings, weights.preprocessing, job)
     values = {
-        **run_values("finetune", manifest, data, seed, threads),
-        **as_plain(replace(settings, precision=precision, arch=weights.architecture.family)),
+        "arch": weights.architecture.family,
         "architecture": weights.architecture.name,
         "image_size": weights.preprocessing.image_size,
         "weights_digest": weights.backbone_digest,
     }
-    if ranks.first:
-        run.begin(values, runtime.environment(seed, threads))
-    if ranks.same(run.finished(settings.epochs)):
-        log.info("%s: is finished already", out)
-        return out
+    if not job.begin("finetune", manifest, data, values):
+        return
     device = runtime.device()
     network = weights.network(len(data.task.classes)).to(device, memory_format=torch.channels_last)
     plan = Fit(
         network=network,
         steps=loaders.steps,
         batches=loaders.training,
-        validate=lambda check: _validate(network, loaders, data.task, precision, check),
+        validate=lambda check: _validate(network, loaders, data.task, job.precision, check),
         describe=lambda index: frames["train"].names(index.tolist()),
         criterion=criterion,
         settings=settings,
-        precision=precision,
-        seed=seed,
+        precision=job.precision,
+        seed=job.seed,
         kind=FRAME,
         header=_header(data.task, weights, frames["train"].labels.numpy()),
     )
     log.info(
         "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
-        *(weights.architecture.name, device, precision, threads, weights.preprocessing.image_size),
-        *(loaders.steps, settings.batch_size, ranks.count),
+        *(weights.architecture.name, device, job.precision, job.threads, weights.preprocessing.image_size),
+        *(loaders.steps, settings.batch_size, job.ranks.count),
     )
-    fit(plan, run, ranks, stop)
-    return out
+    fit(plan, job.run, job.ranks, job.stop)
 
 
 def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameWeights:
@@ -153,31 +133,26 @@ class _Loaders:
         frames: dict[str, LabelledFrames],
         settings: FinetuneConfig,
         record: Preprocessing,
-        seed: int,
-        ranks: runtime.Ranks,
+        job: Job,
     ) -> None:
-        self.frames, self.settings, self.record, self.seed = frames, settings, record, seed
+        self.frames, self.settings, self.record, self.seed = frames, settings, record, job.seed
         self.device = runtime.device()
         count = len(frames["train"].paths)
         if settings.batch_size > count:
             raise ConfigError(f"batch_size: found {settings.batch_size}, but there are {count} training frames")
-        try:
-            self.order = EpochBatches(count, settings.batch_size, seed, ranks.rank, ranks.count)
-        except ValueError as error:
-            raise ConfigError(f"batch_size: found {settings.batch_size}: {error}") from error
+        self.order = job.order(count)
         self.steps = self.order.steps
-        own = share_of(len(frames["validation"].paths), ranks.rank, ranks.count)
+        own = job.share(len(frames["validation"].paths), VALIDATION_BATCH)
         workers, pin = runtime.decoding_workers(settings.workers), self.device.type == "cuda"
         self.loaders = {
             "train": frame_loader(frames["train"].paths, self.order, workers, pin=pin),
-            "validation": frame_loader(frames["validation"].paths, in_order(own, VALIDATION_BATCH), workers, pin=pin),
+            "validation": frame_loader(frames["validation"].paths, own, workers, pin=pin),
         }
 
     def training(self, epoch: int, step: int) -> Iterator[Batch]:
         """Augmented batches in the epoch's order; crops depend on seed, epoch and frame alone."""
         self.order.start(epoch, step)
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]))
-        boxes = random_boxes(self.order.samples, self.settings.crop_scale, self.settings.flip, generator)
+        boxes = epoch_boxes(self.order.samples, self.settings.crop_scale, self.settings.flip, self.seed, epoch)
         for batch in self._batches("train", f"epoch {epoch + 1}"):
             cropped = crop(batch.to(self.device), boxes[batch.index].to(self.device), self.record.image_size)
             yield self._batch("train", batch, normalise(cropped, self.record))
@@ -193,17 +168,8 @@ class _Loaders:
         loader = self.loaders[split]
         for batch in runtime.progress(loader, what, len(loader)):
             if batch.failures:
-                self._raise_all_failures()
+                raise_bad_frames([part.paths for part in self.frames.values()], self.settings.workers)
             yield batch
-
-    def _raise_all_failures(self) -> None:
-        """One frame is broken: look at all, so that nobody mends them one run at a time."""
-        log.warning("a frame cannot be decoded; looking for others")
-        workers, problems = runtime.decoding_workers(self.settings.workers), []
-        for part in self.frames.values():
-            for batch in frame_loader(part.paths, in_order(range(len(part.paths)), 256), workers):
-                problems += batch.failures.values()
-        raise_problems(problems, DataError)
 
     def _batch(self, split: str, batch: FrameBatch, pixels: torch.Tensor) -> Batch:
         inputs = pixels.contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ Legend: F present frames of a video, L positions, D embedding, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,24 @@ import numpy as np
 import torch
 
 from fercache import runtime
+from fercache.cache.mapped import MappedRows
 from fercache.cache.predictions import Predictions, VideoPredictions, check_replaceable, write_predictions
 from fercache.cache.provenance import Provenance
-from fercache.cache.reader import Cache, VideoEmbeddings
+from fercache.cache.reader import Cache
 from fercache.config import PredictConfig
-from fercache.data import windows
-from fercache.data.datasets import WindowSet, in_order
+from fercache.data.datasets import in_order
 from fercache.data.manifest import read_manifest
-from fercache.errors import CacheError, ConfigError, DataError, WeightsError
-from fercache.models.checkpoint import FRAME, digest, load_run
-from fercache.models.heads import MiddleOutput, get_head
+from fercache.data.time_line import TimeLine, WindowSet
+from fercache.errors import CacheError, ConfigError, DataError
+from fercache.models.checkpoint import FRAME, HEAD, digest, load_run
+from fercache.models.heads import seen_by
+from fercache.models.temporal import MiddleOutput, network_of
 from fercache.models.weights import from_checkpoint
+from fercache.stages.sources import CachedRows
+from fercache.stages.temporal_inputs import cached_videos
 from fercache.training.engine import Batch, infer
 
 log = logging.getLogger(__name__)
-
-Predict = Callable[[VideoEmbeddings], np.ndarray]
-"""A video's cache -> logits (F, C)."""
 
 
 def predict(
@@ -47,8 +48,8 @@ def predict(
     """Write the predictions of the run folder `model` for a split; returns the file `out`.
 
     A head sees the own window of every present frame and gives the middle output, computed in the
-    precision it was trained in. The logits of a frame network are read from the cache, which must
-    have been extracted from that very run.
+    precision it was trained in. The logits of a frame network are read from the cache. The cache must be the one that
+    the head was trained on; a frame network's, or that of one trained end to end, must have been extracted from it.
     """
     settings = settings or PredictConfig()
     runtime.use_threads(threads)
@@ -62,17 +63,19 @@ def predict(
     videos = data.split(settings.split)
     if not videos:
         raise DataError(f"{manifest}: has no video in split {settings.split}")
-    if checkpoint["kind"] == FRAME:
-        _check_same_network(model, checkpoint, reader)
-        run: Predict = _cached_logits
-    else:
-        _check_same_cache(model, checkpoint, reader)
-        run = _head_logits(model, checkpoint, settings.batch_size)
-    reader.check(video.video_id for video in videos)
-    found: dict[str, VideoPredictions] = {}
-    for video in runtime.progress(videos, "predict"):
-        content = reader.read(video.video_id, embedding=checkpoint["kind"] != FRAME)
-        found[video.video_id] = VideoPredictions(content.frame, run(content))
+    _check_cache(model, checkpoint, reader)
+    videos = cached_videos(reader, videos, settings.allow_missing)
+    numbers = {video.video_id: reader.frame(video.video_id) for video in videos}
+    with runtime.stop_signals() as stop:
+        if checkpoint["kind"] == FRAME:
+            rows = MappedRows(reader, list(numbers), "logits")
+            rows.check_finite()
+            logits = rows.gather(np.arange(len(rows))).numpy()
+        else:
+            logits = _middle_logits(model, checkpoint, reader, numbers, settings.batch_size, stop)
+    ends = np.cumsum([len(frame) for frame in numbers.values()])[:-1]
+    parts = zip(numbers.items(), np.split(logits, ends), strict=True)
+    found = {video_id: VideoPredictions(frame, part) for (video_id, frame), part in parts}
     predictions = Predictions(
         task=data.task,
         split=settings.split,
@@ -88,48 +91,48 @@ def predict(
     return out
 
 
-def _check_same_network(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
-    weights, made_by = from_checkpoint(model, checkpoint), cache.provenance
-    here = replace(made_by, weights=weights.backbone_digest, classifier=weights.classifier_digest, task=weights.task)
-    _check_same(made_by, here, f"{cache.path}: was not extracted from {model}")
+def _check_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
+    """Raise CacheError unless the cache is what the model belongs to, with the fields that differ.
 
-
-def _check_same_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
-    trained_on = Provenance(**checkpoint["provenance"])
-    _check_same(cache.provenance, trained_on, f"{cache.path}: is not the cache that {model} was trained on")
-
-
-def _check_same(there: Provenance, here: Provenance, sentence: str) -> None:
-    if there.fingerprint != here.fingerprint:
-        raise CacheError(f"{sentence}: {'; '.join(there.differences(here))}")
-
-
-def _cached_logits(content: VideoEmbeddings) -> np.ndarray:
-    assert content.logits is not None  # a cache with a classifier's digest has its logits
-    return content.logits
-
-
-def _head_logits(model: Path, checkpoint: Mapping[str, Any], batch_size: int) -> Predict:
-    device = runtime.device()
-    classes = len(checkpoint["train_prior"])
-    head = get_head(checkpoint["head"])(classes, checkpoint["embedding_dim"])
-    try:
-        head.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
-        raise WeightsError(f"{model}: does not hold its head: {' '.join(str(error).split())[:300]}") from error
-    network = MiddleOutput(head.to(device))
-
-    def run(content: VideoEmbeddings) -> np.ndarray:
-        if not len(content.frame):
-            return np.empty((0, classes), np.float32)
-        rows, _ = windows.rows(content.frame, content.frame, checkpoint["window"])
-        frames = WindowSet(torch.from_numpy(content.embedding), torch.from_numpy(rows), torch.empty(len(rows), 0))
-        batches = frames.batches(in_order(range(len(rows)), batch_size))
-        return infer(
-            network,
-            (Batch(places, inputs.to(device), labels) for places, inputs, labels in batches),
-            lambda: runtime.autocast(checkpoint["precision"]),
-            lambda: None,
+    That of a head is the one that it was trained on; any other model's is extracted from the model itself.
+    """
+    made_by = cache.provenance
+    if checkpoint["kind"] == HEAD:
+        wanted, sentence = Provenance(**checkpoint["provenance"]), f"is not the cache that {model} was trained on"
+    else:
+        weights, sentence = from_checkpoint(model, checkpoint), f"was not extracted from {model}"
+        wanted = replace(
+            made_by,
+            weights=weights.backbone_digest,
+            classifier=weights.classifier_digest,
+            task=weights.task,
+            architecture=weights.architecture.name,
+            preprocessing=weights.preprocessing.as_plain(),
         )
+    if made_by.fingerprint != wanted.fingerprint:
+        raise CacheError(f"{cache.path}: {sentence}: {'; '.join(made_by.differences(wanted))}")
 
-    return run
+
+def _middle_logits(
+    model: Path,
+    checkpoint: Mapping[str, Any],
+    cache: Cache,
+    numbers: Mapping[str, np.ndarray],
+    batch_size: int,
+    stop: runtime.StopFlag,
+) -> np.ndarray:
+    """A head's logits of all present frames of the videos, float32 (sum of F, C)."""
+    device, network = runtime.device(), network_of(model, checkpoint)
+    rows = MappedRows(cache, list(numbers), seen_by(network.head))
+    rows.check_finite()
+    line = TimeLine.of(numbers, checkpoint["window"])
+    windows, steps = WindowSet(line, line.place, checkpoint["window"]), in_order(range(len(rows)), batch_size)
+    if not steps:
+        return np.empty((0, len(checkpoint["train_prior"])), np.float32)
+    found = runtime.progress(CachedRows(rows, device).middle(windows, steps), "predict", len(steps))
+    return infer(
+        MiddleOutput(network.to(device)),
+        (Batch(torch.as_tensor(chosen), inputs, torch.empty(0)) for chosen, inputs in found),
+        lambda: runtime.autocast(checkpoint["precision"]),
+        stop.check,
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -33,6 +34,12 @@ def random_boxes(count: int, scale: tuple[float, float], flip: bool, generator: 
     boxes[:, 0, 2] = (2 * draws[2] - 1) * (1 - width)
     boxes[:, 1, 2] = (2 * draws[3] - 1) * (1 - height)
     return boxes
+
+
+def epoch_boxes(count: int, scale: tuple[float, float], flip: bool, seed: int, epoch: int) -> torch.Tensor:
+    """The crops of an epoch's samples, (count, 2, 3), by seed, epoch and sample alone, whatever the samples' order."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    return random_boxes(count, scale, flip, generator)
 
 
 def crop(frames: torch.Tensor | list[torch.Tensor], boxes: torch.Tensor, size: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ class Batch(NamedTuple):
 
     index: torch.Tensor
     """int64 (B,): their places in the set."""
-    inputs: torch.Tensor
-    """(B, ...) on the network's device; rows after the B-th only fill up."""
+    inputs: Any
+    """What the network takes: (B, ...) on its device (rows after the B-th only fill up), or named ones of such."""
     labels: torch.Tensor
     """(B, ...), on the processor."""
 
@@ -50,10 +50,11 @@ class Trainer:
     def step(self, batch: Batch, lr: float, weight: float) -> torch.Tensor:
         """Learn from a batch; returns its summed loss, on the device.
 
-        `weight` is what the losses of all ranks' batches of this step are to be divided by.
+        `weight` is what the losses of all ranks' batches of this step are to be divided by. A group of the
+        optimizer's parameters learns at `lr` times its own `lr_scale`.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         with self.autocast():
             logits = self.network(batch.inputs)
         total = self.criterion.total(logits, batch.labels.to(logits.device, non_blocking=True))

@@ -51,6 +51,8 @@ class Fit:
     """Kind of the checkpoint."""
     header: dict[str, Any]
     """What the checkpoint says beside the tensors."""
+    lr_scale: Callable[[str], float] = lambda _name: 1.0
+    """A parameter's name -> its share of the learning rate."""
 
 
 @dataclass
@@ -74,7 +76,21 @@ def fit(plan: Fit, run: RunDir, ranks: runtime.Ranks, stop: runtime.StopFlag) ->
     rank, noted in its `stop`, raises Stopped on all, with everything saved, before the next step.
     RunError as soon as a loss is not finite, naming the batch's samples: what follows would be lost time.
     """
-    _Loop(plan, run, ranks, stop).train()
+    if any(parameter.requires_grad for parameter in plan.network.parameters()):
+        _Loop(plan, run, ranks, stop).train()
+    else:
+        _keep(plan, run, ranks, stop)
+
+
+def _keep(plan: Fit, run: RunDir, ranks: runtime.Ranks, stop: runtime.StopFlag) -> None:
+    """A run of a network in which nothing is to be trained: its scores, once, and its files."""
+    scores = plan.validate(lambda: _stop_all(ranks, stop))
+    history = [{"epoch": 1, **scores}]
+    if ranks.first:
+        save_checkpoint(run.best, plan.kind, _content(plan, history))
+        run.write_metrics(history)
+    ranks.same()
+    log.info("nothing to train: %s", _in_words(scores))
 
 
 class _Loop:
@@ -84,7 +100,7 @@ class _Loop:
         self.plan, self.run, self.ranks, self.stop = plan, run, ranks, stop
         settings = plan.settings
         optimizer = torch.optim.SGD(
-            plan.network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            _groups(plan), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
         device = runtime.device()
         scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
@@ -115,7 +131,7 @@ class _Loop:
             loss = self._train_epoch(epoch)
             self._share_statistics()
             try:
-                scores = plan.validate(self._check)
+                scores = plan.validate(lambda: _stop_all(self.ranks, self.stop))
             except Stopped:
                 self._save_within()
                 raise
@@ -128,8 +144,8 @@ class _Loop:
             }
             self.place = _Place([*self.place.history, line])
             self._save_epoch()
-            words = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            log.info("epoch %d of %d: loss %.4f, %s (%.0f s)", epoch + 1, settings.epochs, loss, words, line["seconds"])
+            said = (epoch + 1, settings.epochs, loss, _in_words(scores), line["seconds"])
+            log.info("epoch %d of %d: loss %.4f, %s (%.0f s)", *said)
 
     def _train_epoch(self, epoch: int) -> float:
         """The steps of an epoch that are left; returns the mean loss of all of them."""
@@ -165,11 +181,6 @@ class _Loop:
         """Bring the sums over all ranks into the place."""
         losses.settle()
         self.place.total, self.place.weight = self.ranks.sums([losses.total, losses.weight])
-
-    def _check(self) -> None:
-        """Raise Stopped on all ranks when a signal came to any."""
-        if self.ranks.sums([self.stop.signal is not None])[0]:
-            raise Stopped(self.stop.signal or "another rank")
 
     def _is_due(self) -> bool:
         """Whether the first rank is to save within the epoch."""
@@ -207,7 +218,7 @@ class _Loop:
         if self.ranks.first and (
             self.plan.settings.select == "last" or scores[-1] > max(scores[:-1], default=float("-inf"))
         ):
-            save_checkpoint(self.run.best, self.plan.kind, self._content())
+            save_checkpoint(self.run.best, self.plan.kind, _content(self.plan, history))
         self._save_last()
         if self.ranks.first:
             self.run.write_metrics(history)
@@ -227,20 +238,35 @@ class _Loop:
                 "scaler": self.trainer.scaler.state_dict(),
                 "place": place,
             }
-            save_checkpoint(self.run.last, self.plan.kind, {**self._content(), **state})
+            save_checkpoint(self.run.last, self.plan.kind, {**_content(self.plan, self.place.history), **state})
         self.saved = time.monotonic()
         # The others must not read what is not written yet; nor end, since torchrun then ends the first, too.
         self.ranks.same()
 
-    def _content(self) -> dict[str, Any]:
-        """What a checkpoint holds for other stages."""
-        model = {name: tensor.detach().cpu() for name, tensor in self.plan.network.state_dict().items()}
-        return {
-            **self.plan.header,
-            "select": self.plan.settings.select,
-            "model": model,
-            "history": self.place.history,
-        }
+
+def _content(plan: Fit, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a checkpoint holds for other stages."""
+    model = {name: tensor.detach().cpu() for name, tensor in plan.network.state_dict().items()}
+    return {**plan.header, "select": plan.settings.select, "model": model, "history": history}
+
+
+def _groups(plan: Fit) -> list[dict[str, Any]]:
+    """The parameters that learn, by their share of the learning rate."""
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in plan.network.named_parameters():
+        if parameter.requires_grad:
+            by_scale.setdefault(plan.lr_scale(name), []).append(parameter)
+    return [{"params": parameters, "lr_scale": scale} for scale, parameters in by_scale.items()]
+
+
+def _stop_all(ranks: runtime.Ranks, stop: runtime.StopFlag) -> None:
+    """Raise Stopped on all ranks when a signal came to any."""
+    if ranks.sums([stop.signal is not None])[0]:
+        raise Stopped(stop.signal or "another rank")
+
+
+def _in_words(scores: Scores) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 def _over_ranks(trainer: Trainer, device: torch.device) -> Trainer:

@@ -1,0 +1,74 @@
+"""The Transformer head, with the sizes of the paper's code and its encoding along time.
+
+Legend: B windows, L positions, F rows (one a present frame), D embedding, H hidden, C classes, A attention heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class TransformerHead(nn.Module):
+    """Projection, sinusoidal encoding along time, a pre-norm encoder of 2 layers, a classifier at every position."""
+
+    def __init__(
+        self,
+        classes: int,
+        embedding_dim: int = 2048,
+        hidden: int = 768,
+        layers: int = 2,
+        attention_heads: int = 12,
+        feed_forward: int = 3072,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.projection = nn.Linear(embedding_dim, hidden)
+        layer = nn.TransformerEncoderLayer(
+            hidden, attention_heads, feed_forward, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False)
+        self.classifier = nn.Linear(hidden, classes)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Embeddings, float (B, L, D), to logits (B, L, C)."""
+        return self.classifier(self.encoder(self._with_time(self.projection(windows))))
+
+    def middle(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Embeddings, float (F, D), and the rows of each window, int64 (B, L), to logits in the middle (B, C).
+
+        The projection is computed once a row. In the last layer only the middle asks the others, and only its answer
+        goes on.
+        """
+        hidden = self._with_time(self.projection(rows)[index])  # (B, L, H)
+        for layer in self.encoder.layers[:-1]:
+            hidden = layer(hidden)
+        return self.classifier(self.encoder.norm(_middle_of_layer(self.encoder.layers[-1], hidden)))
+
+    def _with_time(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The encoding of each position, the same for every window, added to (B, L, H)."""
+        return hidden + sinusoidal_encoding(hidden.shape[1], hidden.shape[2]).to(hidden)
+
+
+def _middle_of_layer(layer: nn.TransformerEncoderLayer, hidden: torch.Tensor) -> torch.Tensor:
+    """The output (B, H) of a pre-norm layer without dropout, on (B, L, H), in the middle position."""
+    attention, at = layer.self_attn, hidden.shape[1] // 2
+    normed = layer.norm1(hidden)
+    query, key_value = attention.in_proj_weight.split([hidden.shape[2], 2 * hidden.shape[2]])
+    query_bias, key_value_bias = attention.in_proj_bias.split([hidden.shape[2], 2 * hidden.shape[2]])
+    asked = functional.linear(normed[:, at], query, query_bias)[:, None]  # (B, 1, H)
+    keys, values = functional.linear(normed, key_value, key_value_bias).chunk(2, dim=2)  # (B, L, H) each
+    parts = [part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (asked, keys, values)]
+    answer = functional.scaled_dot_product_attention(*parts)  # (B, A, 1, H / A)
+    middle = hidden[:, at] + attention.out_proj(answer.transpose(1, 2).flatten(1))
+    return middle + layer.linear2(layer.activation(layer.linear1(layer.norm2(middle))))
+
+
+def sinusoidal_encoding(length: int, dim: int) -> torch.Tensor:
+    """Positions 0..length-1 as float32 (length, dim): sin and cos in turn, as in Vaswani et al. 2017, 3.5."""
+    position = torch.arange(length, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10_000.0) / dim))
+    return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=2).flatten(1)[:, :dim]

@@ -1,0 +1,146 @@
+"""Where the windows of a head come from: the cache's rows, or the frames themselves.
+
+Legend: B windows, L positions, F present frames of a split, D embedding, S side of the network's input, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from fercache import runtime
+from fercache.cache.mapped import MappedRows
+from fercache.data.datasets import EpochBatches, FrameBatch, ahead, frame_loader
+from fercache.data.time_line import WindowSet
+from fercache.models.preprocessing import Preprocessing, normalise, prepare
+from fercache.models.temporal import IndexedWindows
+from fercache.stages.common import raise_bad_frames
+from fercache.training.augment import crop, epoch_boxes
+
+Steps = Sequence[list[int]] | EpochBatches
+"""The windows of each step."""
+
+
+class WindowBatch(NamedTuple):
+    """The windows of a training step."""
+
+    chosen: list[int]
+    """Which windows."""
+    inputs: torch.Tensor | IndexedWindows
+    """On the device."""
+    rows: np.ndarray
+    """int64 (B, L): the row of each position."""
+    present: np.ndarray
+    """bool (B, L): whether that is the position's own frame."""
+
+
+class Source(Protocol):
+    """What the windows of one split are made of."""
+
+    def training(self, windows: WindowSet, steps: Steps, epoch: int) -> Iterator[WindowBatch]:
+        """The windows of each step, whole."""
+
+    def middle(self, windows: WindowSet, steps: Steps) -> Iterator[tuple[list[int], IndexedWindows]]:
+        """The windows of each step over rows that they share, each row once."""
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """Windows gathered from a cache; on a GPU the next ones while it computes."""
+
+    rows: MappedRows
+    device: torch.device
+
+    def training(self, windows: WindowSet, steps: Steps, epoch: int) -> Iterator[WindowBatch]:
+        """As float32 (B, L, D)."""
+
+        def load(chosen: list[int]) -> tuple[list[int], torch.Tensor, np.ndarray, np.ndarray]:
+            rows, present = windows.rows(chosen)
+            return chosen, self._gather(rows), rows, present
+
+        for chosen, found, rows, present in ahead(steps, load, active=self._on_gpu):
+            yield WindowBatch(chosen, found.to(self.device, non_blocking=True).float(), rows, present)
+
+    def middle(self, windows: WindowSet, steps: Steps) -> Iterator[tuple[list[int], IndexedWindows]]:
+        """Over float32 (F, D)."""
+
+        def load(chosen: list[int]) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+            unique, index = each_once(windows.rows(chosen)[0])
+            return chosen, self._gather(unique), index
+
+        for chosen, found, index in ahead(steps, load, active=self._on_gpu):
+            rows = found.to(self.device, non_blocking=True).float()
+            yield chosen, IndexedWindows(rows, index.to(self.device, non_blocking=True))
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _gather(self, rows: np.ndarray) -> torch.Tensor:
+        found = self.rows.gather(rows)
+        return found.pin_memory() if self._on_gpu else found
+
+
+@dataclass(frozen=True)
+class OpenedFrames:
+    """Windows over the frames of a split, decoded anew; in training each window is cropped and mirrored as one."""
+
+    paths: Sequence[str]
+    """F files."""
+    record: Preprocessing
+    crop_scale: tuple[float, float]
+    flip: bool
+    workers: int | None
+    seed: int
+    device: torch.device
+
+    def training(self, windows: WindowSet, steps: Steps, epoch: int) -> Iterator[WindowBatch]:
+        """Over prepared frames, float32 (n, 3, S, S); a frame that stands in two windows is there twice."""
+        boxes = None
+        if self.flip or self.crop_scale != (1.0, 1.0):
+            boxes = epoch_boxes(len(windows), self.crop_scale, self.flip, self.seed, epoch)
+        frames = self._decoded(each_once_a_window(windows.rows(chosen)[0])[0].tolist() for chosen in steps)
+        for chosen, batch in zip(steps, frames, strict=True):
+            rows, present = windows.rows(chosen)
+            _, index, window = each_once_a_window(rows)
+            if boxes is None:
+                pixels = prepare(batch.to(self.device), self.record)
+            else:
+                own = boxes[torch.as_tensor(chosen)[window]].to(self.device)
+                pixels = normalise(crop(batch.to(self.device), own, self.record.image_size), self.record)
+            yield WindowBatch(chosen, self._windows(pixels, index), rows, present)
+
+    def middle(self, windows: WindowSet, steps: Steps) -> Iterator[tuple[list[int], IndexedWindows]]:
+        """Over prepared frames, float32 (n, 3, S, S), as extraction prepares them."""
+        frames = self._decoded(each_once(windows.rows(chosen)[0])[0].tolist() for chosen in steps)
+        for chosen, batch in zip(steps, frames, strict=True):
+            _, index = each_once(windows.rows(chosen)[0])
+            yield chosen, self._windows(prepare(batch.to(self.device), self.record), index)
+
+    def _windows(self, pixels: torch.Tensor, index: torch.Tensor) -> IndexedWindows:
+        return IndexedWindows(pixels.contiguous(memory_format=torch.channels_last), index.to(self.device))
+
+    def _decoded(self, batches: Iterable[list[int]]) -> Iterator[FrameBatch]:
+        workers = runtime.decoding_workers(self.workers)
+        for batch in frame_loader(self.paths, batches, workers, pin=self.device.type == "cuda"):
+            if batch.failures:
+                raise_bad_frames([self.paths], self.workers)
+            yield batch
+
+
+def each_once(rows: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+    """The rows that windows (B, L) take, ascending, int64 (n,); and where among them each position's is, (B, L)."""
+    unique, index = np.unique(rows, return_inverse=True)
+    return unique, torch.from_numpy(index.reshape(rows.shape))
+
+
+def each_once_a_window(rows: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """The same, but for windows that share none: rows (n,), index (B, L), and which window each row is of, (n,)."""
+    new = np.ones(rows.shape, bool)
+    new[:, 1:] = rows[:, 1:] != rows[:, :-1]  # within a window rows ascend, and held ones stand together
+    index = torch.from_numpy(np.cumsum(new).reshape(rows.shape) - 1)
+    return rows[new], index, torch.from_numpy(np.nonzero(new)[0])
