@@ -117,13 +117,12 @@ class Cache:
         with self.open(video_id) as (_, entry):
             return entry
 
-    def read(self, video_id: str, *, embedding: bool = True) -> VideoEmbeddings:
-        """One video; `embedding=False` leaves the embeddings on disk (they come as (F, 0))."""
+    def read(self, video_id: str) -> VideoEmbeddings:
+        """One video, in memory."""
         with self.open(video_id) as (file, entry):
             rows = entry.of("frame")
             logits = file["logits"][rows] if "logits" in file else None
-            wanted = file["embedding"][rows] if embedding else np.empty((entry.count, 0), np.float32)
-            return VideoEmbeddings(file["frame"][rows], wanted, logits)
+            return VideoEmbeddings(file["frame"][rows], file["embedding"][rows], logits)
 
     @contextmanager
     def open(self, video_id: str) -> Iterator[tuple[h5py.File, Entry]]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fercache.data.datasets import EpochBatches, WindowSet, frame_loader, in_order, share_of
+from fercache.data.datasets import MIXED_BLOCKS, EpochBatches, ahead, frame_loader, in_blocks, in_order, share_of
 from fercache.data.frames import FramePaths, JoinedPaths, decode, list_frames
 from fercache.errors import DataError
 
@@ -118,7 +118,7 @@ def test_every_sample_is_in_one_step_of_one_rank(samples, batch_size, ranks, sta
 def test_shares_are_equally_long_and_leave_nothing_out(count, ranks):
     shares = [share_of(count, rank, ranks) for rank in range(ranks)]
     assert {len(share) for share in shares} == {-(-count // ranks)}
-    assert {place for share in shares for place in share} == set(range(count))
+    assert [place for share in shares for place in share][:count] == list(range(count))
 
 
 def test_places_in_order():
@@ -126,13 +126,24 @@ def test_places_in_order():
     assert in_order([7, 9], 3) == [[7, 9]]
 
 
-def test_windows_are_gathered_as_float32():
-    embedding = torch.arange(12, dtype=torch.float16).reshape(4, 3)
-    windows = WindowSet(embedding, torch.tensor([[0, 0, 1], [1, 2, 3], [3, 3, 3]]), torch.tensor([5, 6, 7]))
-    batches = list(windows.batches([[2, 0], [1]]))
-    assert [(places.tolist(), labels.tolist()) for places, _, labels in batches] == [([2, 0], [7, 5]), ([1], [6])]
-    assert batches[1][1].dtype == torch.float32
-    assert batches[1][1].tolist() == [[[3, 4, 5], [6, 7, 8], [9, 10, 11]]]
+@given(samples=st.integers(1, 300), block=st.integers(1, 40), seed=st.integers(0, 5))
+def test_blocks_mix_neighbours_and_leave_nothing_out(samples, block, seed):
+    order = in_blocks(samples, block, np.random.default_rng(seed))
+    assert sorted(order) == list(range(samples))
+    for number in range(-(-samples // block)):
+        places = np.flatnonzero(order // block == number)
+        assert places[-1] - places[0] < MIXED_BLOCKS * block
+    steps = list(EpochBatches(samples, 7, seed, block=block))
+    assert sorted(place for part in steps for place in part) == list(range(samples))
+
+
+def test_work_ahead_keeps_the_order_and_raises_where_it_fails():
+    assert list(ahead(range(5), lambda item: item**2, active=True)) == [0, 1, 4, 9, 16]
+    assert list(ahead(range(5), lambda item: item**2, active=False)) == [0, 1, 4, 9, 16]
+    found = ahead([1, 0, 2], lambda item: 1 // item, active=True)
+    assert next(found) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(found)
 
 
 def test_paths_are_joined_and_found_by_place(tmp_path):

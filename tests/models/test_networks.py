@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fercache.errors import ConfigError, WeightsError
+from fercache.errors import WeightsError
 from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
-from fercache.models.heads import HEADS, MiddleOutput, get_head, sinusoidal_encoding
 from fercache.models.preprocessing import VGGFACE2, Preprocessing, prepare
+from fercache.models.transformer import sinusoidal_encoding
 
 RANDOM = torch.Generator().manual_seed(0)
 
@@ -18,12 +18,6 @@ RANDOM = torch.Generator().manual_seed(0)
 def frame_network():
     torch.manual_seed(0)
     return FrameNetwork(ARCHITECTURES["resnet50-vggface2"], 7).eval()
-
-
-@pytest.fixture(params=sorted(HEADS))
-def head(request):
-    torch.manual_seed(0)
-    return get_head(request.param)(7, 64).eval()
 
 
 def close(found, expected):
@@ -44,32 +38,6 @@ def test_the_logits_are_the_classifier_of_the_embedding(frame_network):
     close(frame_network(x), frame_network.classifier(frame_network.embed(x)))
 
 
-@torch.inference_mode()
-def test_a_batch_of_windows_equals_its_windows_one_by_one(head):
-    x = torch.randn(4, 9, 64, generator=RANDOM)
-    assert head(x).shape == (4, 9, 7)
-    close(head(x), torch.cat([head(one[None]) for one in x]))
-    order = [3, 1, 0, 2]
-    close(head(x[order]), head(x)[order])
-
-
-@torch.inference_mode()
-def test_time_order_matters(head):
-    x = torch.randn(2, 9, 64, generator=RANDOM)
-    middle = MiddleOutput(head)
-    close(middle(x), head(x)[:, 4])
-    assert (middle(x) - middle(x.flip(1))).abs().max() > 1e-3
-
-
-def test_sizes_are_those_of_the_paper():
-    gru, transformer = HEADS["gru"](7), HEADS["transformer"](7)
-    assert (gru.gru.num_layers, gru.gru.hidden_size, gru.gru.bidirectional) == (2, 384, True)
-    assert gru.projection.weight.shape == transformer.projection.weight.shape == (768, 2048)
-    layer = transformer.encoder.layers[0]
-    assert len(transformer.encoder.layers) == 2 and layer.self_attn.num_heads == 12
-    assert layer.linear1.out_features == 3072 and layer.norm_first and layer.dropout.p == 0.5
-
-
 def test_the_encoding_by_hand():
     table = sinusoidal_encoding(9, 8)
     assert table.shape == (9, 8)
@@ -78,11 +46,6 @@ def test_the_encoding_by_hand():
             angle = position / 10_000 ** (2 * i / 8)
             assert table[position, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
             assert table[position, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
-
-
-def test_an_unknown_head_lists_the_known():
-    with pytest.raises(ConfigError, match="'lstm', expected one of gru, transformer"):
-        get_head("lstm")
 
 
 def test_preprocessing_by_hand():

@@ -1,0 +1,156 @@
+"""Rows of many videos gathered from a memory map."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fercache.cache.mapped import MappedRows
+from fercache.cache.pack import pack
+from fercache.cache.provenance import CacheRecord, Provenance, begin_record
+from fercache.cache.reader import Cache
+from fercache.cache.rows import Part, Shape
+from fercache.cache.writer import write_video
+from fercache.errors import CacheError
+
+MADE_BY = Provenance("w" * 64, "c" * 64, "expr", "resnet50-vggface2", {"image_size": 224}, "fp32", "float16")
+COUNTS = {"a": 3, "none": 0, "b": 1, "long": 2500, "end": 5}
+
+
+def write(cache: Cache, video: str, embedding: np.ndarray, seed: int) -> None:
+    count = len(embedding)
+    logits = np.random.default_rng(seed).normal(size=(count, 7)).astype("f4")
+    shape = Shape(embedding.shape[1], str(embedding.dtype), 7)
+    number = np.arange(2, count + 2)
+    parts = [Part(np.arange(count), embedding, logits)]
+    write_video(cache.file(video), cache.provenance, shape, number, np.ones(count, bool), parts)
+
+
+def make(folder: Path, width=6, dtype="float16") -> Cache:
+    begin_record(folder, CacheRecord(Provenance(**{**MADE_BY.__dict__, "dtype": dtype}), {}))
+    cache = Cache(folder)
+    for seed, (video, count) in enumerate(COUNTS.items()):
+        write(cache, video, np.random.default_rng(seed).normal(size=(count, width)).astype(dtype), seed)
+    return cache
+
+
+@pytest.fixture(scope="module", params=[("float16", False), ("float16", True), ("float32", False), ("float32", True)])
+def cache(request, tmp_path_factory):
+    dtype, packed = request.param
+    folder = tmp_path_factory.mktemp("cache")
+    made = make(folder / "cache", dtype=dtype)
+    if not packed:
+        return made
+    pack(made, list(COUNTS), folder / "packed.h5")
+    return Cache(folder / "packed.h5")
+
+
+def all_rows(cache, name):
+    return np.concatenate([getattr(cache.read(video), name) for video in COUNTS])
+
+
+@pytest.mark.parametrize("name", ["embedding", "logits"])
+def test_all_rows_in_the_videos_order(cache, name):
+    rows, expected = MappedRows(cache, list(COUNTS), name), all_rows(cache, name)
+    assert (len(rows), rows.width, rows.first.tolist()) == (2509, expected.shape[1], [0, 3, 3, 4, 2504, 2509])
+    found = rows.gather(np.arange(2509))
+    assert found.numpy().dtype == expected.dtype
+    np.testing.assert_array_equal(found.numpy(), expected)
+    starts, blocks = zip(*rows.blocks(), strict=True)
+    assert starts == (0, 3, 4, 4 + 2048, 2504)
+    np.testing.assert_array_equal(torch.cat(blocks).numpy(), expected)
+
+
+@given(chosen=st.lists(st.integers(0, 2508), max_size=30))
+def test_any_rows_in_any_order(cache, chosen):
+    rows, chosen = MappedRows(cache, list(COUNTS)), np.array(chosen, np.int64)
+    np.testing.assert_array_equal(rows.gather(chosen).numpy(), all_rows(cache, "embedding")[chosen])
+    assert rows.gather(np.zeros((2, 3), np.int64)).shape == (2, 3, 6)
+
+
+def test_some_videos_in_another_order(cache):
+    rows = MappedRows(cache, ["end", "a"])
+    expected = np.concatenate([cache.read(video).embedding for video in ("end", "a")])
+    np.testing.assert_array_equal(rows.gather(np.arange(8)).numpy(), expected)
+    for outside in (-1, 8):
+        with pytest.raises(IndexError):
+            rows.gather(np.array([0, outside]))
+
+
+def test_no_rows_at_all(cache):
+    rows = MappedRows(cache, ["none"])
+    assert len(rows) == 0 and rows.gather(np.empty((0, 9), np.int64)).shape == (0, 9, rows.width)
+    assert list(rows.blocks()) == []
+    rows.check_finite()
+    assert len(MappedRows(cache, [])) == 0
+
+
+def test_what_was_gathered_outlives_the_map(cache):
+    rows = MappedRows(cache, list(COUNTS))
+    found = rows.gather(np.arange(9))
+    del rows
+    gc.collect()
+    np.testing.assert_array_equal(found.numpy(), all_rows(cache, "embedding")[:9])
+
+
+def test_no_file_stays_open(tmp_path):
+    cache = make(tmp_path / "cache")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    rows = MappedRows(cache, list(COUNTS))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    del rows
+
+
+def test_every_video_with_a_number_that_is_not_finite_is_named(tmp_path):
+    cache = make(tmp_path / "cache")
+    MappedRows(cache, list(COUNTS)).check_finite()
+    for video, row, value in (("b", 0, np.nan), ("long", 2300, np.inf), ("long", 2400, np.nan)):
+        with h5py.File(cache.file(video), "a") as file:
+            file["embedding"][row, 2] = value
+    with pytest.raises(CacheError) as caught:
+        MappedRows(cache, list(COUNTS)).check_finite()
+    lines = str(caught.value).splitlines()
+    assert [line.split(" of its cache")[0] for line in lines] == ["video b: row 0", "video long: row 2300"]
+
+
+def test_large_numbers_are_finite(tmp_path):
+    cache = make(tmp_path / "cache", dtype="float32")
+    with h5py.File(cache.file("a"), "a") as file:
+        file["embedding"][:] = 3e38
+    MappedRows(cache, list(COUNTS)).check_finite()
+
+
+def test_what_cannot_be_mapped_is_told_with_all_its_files(tmp_path):
+    cache = make(tmp_path / "cache")
+    with h5py.File(cache.file("a"), "a") as file:
+        values = file["embedding"][:]
+        del file["embedding"]
+        file.create_dataset("embedding", data=values, compression="gzip")
+    with h5py.File(cache.file("b"), "a") as file:
+        del file["embedding"]
+        file.create_dataset("embedding", data=np.zeros((1, 6), "f4"))
+    cache.file("end").write_bytes(cache.file("end").read_bytes()[:-4000])
+    with pytest.raises(CacheError) as caught:
+        MappedRows(cache, list(COUNTS))
+    text = str(caught.value)
+    assert "a.h5: /embedding: is chunked or compressed" in text and "end.h5: cannot be read" in text
+    assert "b.h5: /embedding: found float32 (1, 6), expected float16" in text
+
+
+def test_videos_of_different_widths_are_refused(tmp_path):
+    cache = make(tmp_path / "cache")
+    write(cache, "wide", np.zeros((2, 8), "f2"), 0)
+    with pytest.raises(CacheError, match=r"rows of different lengths: \[6, 8\]"):
+        MappedRows(cache, ["a", "wide"])
+
+
+def test_a_reader_is_still_pickled(cache):
+    assert pickle.loads(pickle.dumps(cache)).video_ids() == cache.video_ids()

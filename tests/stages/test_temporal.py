@@ -1,0 +1,362 @@
+"""Stage two over a small data set: heads on the cache, end to end on frames, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import write_video
+
+from fercache.cache.predictions import read_predictions
+from fercache.cache.reader import Cache
+from fercache.cli import main
+from fercache.config import ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
+from fercache.data import windows
+from fercache.data.affwild2 import build_manifest
+from fercache.data.manifest import read_manifest, write_manifest
+from fercache.errors import CacheError, ConfigError, DataError, FercacheError, RunError, Stopped
+from fercache.models.checkpoint import END_TO_END, load_checkpoint
+from fercache.models.temporal import EndToEnd
+from fercache.models.weights import load_weights
+from fercache.rundir import RunDir
+from fercache.stages.caches import pack_cache
+from fercache.stages.evaluate import evaluate
+from fercache.stages.extract import extract
+from fercache.stages.finetune import finetune
+from fercache.stages.predict import predict
+from fercache.stages.temporal_inputs import from_cache, from_frames
+from fercache.stages.train_temporal import train_temporal
+from fercache.tasks import TASKS
+
+SMALL = FinetuneConfig(image_size=48, epochs=1, batch_size=8, lr=0.01, workers=0, precision="fp32")
+EXACT = ExtractConfig(backend="eager", precision="fp32", dtype="float32", batch_size=5, workers=0)
+HEAD = TrainTemporalConfig(head="gru", epochs=2, batch_size=3, precision="fp32", save_minutes=1000)
+PLAIN = {"crop_scale": (1.0, 1.0), "flip": False, "workers": 0}
+"""No augmentation."""
+
+
+class Project:
+    """A frame run, its cache and a GRU head on a few short videos, with gaps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        root = folder / "set"
+        write_video(root, "a", [1, 2, 3, 5, 6, 9, 10, 11, 12], [0] * 6 + [4] * 6)
+        write_video(root, "b", range(1, 9), [1, 2, 3, 4, 5, 6, 0, -1])
+        write_video(root, "one", [3], [2, 2, 2])
+        write_video(root, "v", [2, 3, 4, 9, 10], [0, 0, 4, 4, -1, 0, 0, 0, 4, 0, 4], "Validation_Set")
+        write_video(root, "w", range(1, 7), [0, 1, 4, 0, 0, 4], "Validation_Set")
+        manifest, _ = build_manifest(root, TASKS["expr"])
+        self.manifest = folder / "expr.csv"
+        write_manifest(self.manifest, manifest)
+        self.cnn = finetune(self.manifest, folder / "cnn", SMALL)
+        self.cache = extract(self.manifest, str(self.cnn), folder / "cache", EXACT)
+        self.gru = self.train(folder / "gru")
+
+    def train(self, out: Path, **changes) -> Path:
+        """A head on the cache."""
+        return train_temporal(self.manifest, changes.pop("cache", self.cache), out, replace(HEAD, **changes))
+
+    def end_to_end(self, out: Path, **changes) -> Path:
+        return train_temporal(self.manifest, None, out, self.opened(**changes))
+
+    def opened(self, **changes) -> TrainTemporalConfig:
+        given = {"end_to_end": True, "weights": str(self.cnn), "init": str(self.gru), "epochs": 1, "workers": 0}
+        return replace(HEAD, **(given | changes))
+
+    def copy(self, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(self.cache, tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def model(run: Path, *kinds: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(RunDir(run).best, *kinds)["model"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("head", ["gru", "transformer", "linear", "mean"])
+def test_every_head_scores_the_same_in_training_and_by_predict(project, tmp_path, head):
+    run = project.train(tmp_path / head, head=head)
+    path = predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+    best = max(line["score"] for line in metrics(run))
+    assert evaluate(project.manifest, [path])[0].scores.score == best
+    found = read_predictions(path)
+    assert {video: part.frame.tolist() for video, part in found.videos.items()} == {
+        "v": [2, 3, 4, 9, 10],
+        "w": [1, 2, 3, 4, 5, 6],
+    }
+
+
+def test_the_mean_is_that_of_the_cached_logits(project, tmp_path):
+    run = project.train(tmp_path / "mean", head="mean", window=5)
+    assert [line["epoch"] for line in metrics(run)] == [1] and "loss" not in metrics(run)[0]
+    found = read_predictions(predict(run, project.manifest, project.cache, tmp_path / "p.h5"))
+    for video in ("v", "w"):
+        content = Cache(project.cache).read(video)
+        rows, _ = windows.rows(content.frame, content.frame, 5)
+        np.testing.assert_allclose(found.videos[video].logits, content.logits[rows].mean(axis=1), rtol=1e-5, atol=1e-6)
+    # A finished run of nothing to train is still that run alone.
+    project.train(run, head="mean", window=5)
+    with pytest.raises(RunError, match="window is 5 there, 7 here"):
+        project.train(run, head="mean", window=7)
+
+
+def test_the_mean_needs_logits(project, tmp_path):
+    raw = extract(project.manifest, "none", tmp_path / "raw", replace(EXACT, image_size=48))
+    with pytest.raises(CacheError, match="has no logits"):
+        project.train(tmp_path / "mean", head="mean", cache=raw)
+
+
+def test_a_packed_cache_trains_to_the_same_bits(project, tmp_path):
+    packed = pack_cache(project.cache, tmp_path / "packed.h5")
+    assert same(model(project.train(tmp_path / "gru", cache=packed)), model(project.gru))
+
+
+def test_shuffling_in_blocks_sees_the_same_windows_in_another_order(project, tmp_path):
+    run = project.train(tmp_path / "gru", shuffle_block=1)
+    assert not same(model(run), model(project.gru))
+    assert metrics(run)[0]["loss"] == pytest.approx(metrics(project.gru)[0]["loss"], rel=0.2)
+
+
+def test_standardised_embeddings_have_mean_0_and_deviation_1(project, tmp_path):
+    run = project.train(tmp_path / "gru", standardise=True)
+    rows = np.concatenate([Cache(project.cache).read(video).embedding for video in ("a", "b", "one")]).astype("f8")
+    tensors = model(run)
+    np.testing.assert_allclose(tensors["standardise.mean"], rows.mean(axis=0), rtol=1e-5, atol=1e-7)
+    std = rows.std(axis=0)
+    np.testing.assert_allclose(tensors["standardise.std"], np.where(std > 0, std, 1), rtol=1e-3, atol=1e-6)
+    path = predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+    assert evaluate(project.manifest, [path])[0].scores.score == max(line["score"] for line in metrics(run))
+    assert not same({k: v for k, v in tensors.items() if k.startswith("head")}, model(project.gru))
+
+
+def test_missing_videos_are_named_and_may_be_left_out(project, tmp_path, caplog):
+    cache = project.copy(tmp_path)
+    for video in ("b", "w"):
+        (cache / f"{video}.h5").unlink()
+    with pytest.raises(CacheError) as caught:
+        project.train(tmp_path / "gru", cache=cache)
+    assert [line.split(" ")[2] for line in str(caught.value).splitlines()] == ["b", "w"]
+    assert not (tmp_path / "gru").exists()
+    logging.getLogger("fercache").propagate = True
+    run = project.train(tmp_path / "gru", cache=cache, allow_missing=True)
+    assert "lacks 2 of 5 videos: b, w" in caplog.text
+    with pytest.raises(RunError, match=r"missing is \['b', 'w'\] there, \[\] here"):
+        project.train(tmp_path / "gru", allow_missing=True)
+    with pytest.raises(CacheError, match="video w is missing"):
+        predict(run, project.manifest, cache, tmp_path / "p.h5")
+    path = predict(run, project.manifest, cache, tmp_path / "p.h5", PredictConfig(allow_missing=True))
+    assert list(read_predictions(path).videos) == ["v"]
+    (cache / "v.h5").unlink()
+    with pytest.raises(DataError, match=r"split validation: .*no labelled frame"):
+        project.train(tmp_path / "other", cache=cache, allow_missing=True)
+
+
+def test_numbers_that_are_not_finite_are_refused_with_their_videos(project, tmp_path):
+    cache = project.copy(tmp_path)
+    for video, name in (("a", "embedding"), ("v", "embedding"), ("w", "logits")):
+        with h5py.File(cache / f"{video}.h5", "a") as file:
+            file[name][1, 3] = np.nan
+    with pytest.raises(CacheError) as caught:
+        project.train(tmp_path / "gru", cache=cache)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["video a", "video v"]
+    assert not (tmp_path / "gru").exists()
+    with pytest.raises(CacheError, match="video v: row 1"):
+        predict(project.gru, project.manifest, cache, tmp_path / "p.h5")
+    with pytest.raises(CacheError, match="video w: row 1"):
+        predict(project.cnn, project.manifest, cache, tmp_path / "p.h5")
+    assert not (tmp_path / "p.h5").exists()
+
+
+def test_a_run_goes_on_with_its_own_cache_alone(project, tmp_path):
+    other = extract(project.manifest, str(project.cnn), tmp_path / "other", replace(EXACT, dtype="float16"))
+    with pytest.raises(RunError, match="cache_fingerprint is"):
+        project.train(project.gru, cache=other)
+    with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: dtype is 'float16' there"):
+        predict(project.gru, project.manifest, other, tmp_path / "p.h5")
+
+
+def test_an_even_window_is_refused():
+    with pytest.raises(ConfigError, match="window: found 8, expected odd"):
+        replace(HEAD, window=8)
+
+
+def outputs(inputs, chosen):
+    """The network's outputs on training windows, (B, L, C), and in the middle of validation windows, (N, C)."""
+    network = inputs.network().eval()
+    training, validation = inputs.splits["train"], inputs.splits["validation"]
+    with torch.inference_mode():
+        (batch,) = training.source.training(training.windows, [chosen], 0)
+        ((_, middle),) = validation.source.middle(validation.windows, [list(range(len(validation.windows)))])
+        return network(batch.inputs), network.middle(middle), training.position_labels(batch.rows, batch.present, -1)
+
+
+def test_a_frozen_network_on_whole_frames_gives_what_the_cache_gives(project):
+    """With gaps, held frames and a video of one frame."""
+    data = read_manifest(project.manifest)
+    opened = from_frames(data, project.opened(cnn_lr=0.0, **PLAIN), seed=0)
+    cached = from_cache(data, HEAD, project.cache)
+    count = len(cached.splits["train"].windows)
+    assert count == len(opened.splits["train"].windows) > 5
+    begun = opened.network()
+    assert isinstance(begun, EndToEnd) and not any(p.requires_grad for p in begun.backbone.parameters())
+    state = {name: tensor for name, tensor in begun.state_dict().items() if not name.startswith("backbone.")}
+    head = cached.network()
+    head.load_state_dict(state)
+    found, expected = (
+        outputs(opened, list(range(count))),
+        outputs(replace(cached, network=lambda: head), list(range(count))),
+    )
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        assert one.shape == other.shape
+        error = (one - other).flatten(0, -2).norm(dim=1) / other.flatten(0, -2).norm(dim=1)
+        assert error.max() < 1e-4
+    assert torch.equal(found[2], expected[2])
+
+
+def test_one_augmentation_a_window(project):
+    """A frame that is held, or stands in a window of still frames, is the same picture throughout; windows differ."""
+    data = read_manifest(project.manifest)
+    split = from_frames(data, project.opened(), seed=0).splits["train"]
+    names = split.windows.names(range(len(split.windows)))
+    still = names.index("one, the window at frame 1")
+    (batch,) = split.source.training(split.windows, [[still, still]], 0)
+    assert batch.inputs.index.tolist() == [[0] * 9, [1] * 9] and len(batch.inputs.rows) == 2
+    torch.testing.assert_close(batch.inputs.rows[0], batch.inputs.rows[1], rtol=0, atol=0)
+    (other,) = split.source.training(split.windows, [[still]], 1)
+    assert not torch.equal(other.inputs.rows[0], batch.inputs.rows[0])
+
+
+@pytest.fixture(scope="module")
+def trained(project, tmp_path_factory) -> Path:
+    return project.end_to_end(tmp_path_factory.mktemp("end") / "run", cnn_lr=0.01, **PLAIN)
+
+
+def test_end_to_end_trains_both_and_is_a_run_for_extract_and_predict(project, trained, tmp_path):
+    tensors, cnn, gru = model(trained, END_TO_END), model(project.cnn), model(project.gru)
+    assert not torch.equal(tensors["backbone.layer4.2.conv3.weight"], cnn["backbone.layer4.2.conv3.weight"])
+    assert not torch.equal(tensors["head.classifier.weight"], gru["head.classifier.weight"])
+    for name in ("backbone.bn1.running_mean", "backbone.layer4.2.bn3.running_var"):
+        assert torch.equal(tensors[name], cnn[name])
+    cache = extract(project.manifest, str(trained), tmp_path / "cache", EXACT)
+    made_by = Cache(cache).provenance
+    assert (made_by.classifier, made_by.task, Cache(cache).read("v").logits) == (None, None, None)
+    assert (
+        made_by.weights == load_weights(str(trained)).backbone_digest != load_weights(str(project.cnn)).backbone_digest
+    )
+    path = predict(trained, project.manifest, cache, tmp_path / "p.h5")
+    assert evaluate(project.manifest, [path])[0].scores.score == metrics(trained)[0]["score"]
+    for other, words in ((project.cache, "was not extracted from"), (cache, "is not the cache that")):
+        with pytest.raises(CacheError, match=words):
+            predict(trained if other == project.cache else project.gru, project.manifest, other, tmp_path / "x.h5")
+    with pytest.raises(ConfigError, match="image_size: found 64"):
+        extract(project.manifest, str(trained), tmp_path / "other", replace(EXACT, image_size=64))
+    # Its backbone may be where another training starts.
+    assert load_weights(str(RunDir(trained).best)).classifier is None
+
+
+def test_a_frozen_network_stays_and_its_head_learns(project, tmp_path):
+    run = project.end_to_end(tmp_path / "run", cnn_lr=0.0, head="linear", init=None, **PLAIN)
+    tensors, cnn = model(run, END_TO_END), model(project.cnn)
+    assert all(torch.equal(tensors[name], cnn[name]) for name in cnn if name.startswith("backbone."))
+
+
+def test_checkpointing_is_a_matter_of_memory_alone(project, trained, tmp_path):
+    run = project.end_to_end(tmp_path / "run", cnn_lr=0.01, checkpointing=True, **PLAIN)
+    assert metrics(run)[0]["loss"] == pytest.approx(metrics(trained)[0]["loss"], rel=1e-4)
+
+
+def test_an_end_to_end_run_that_is_stopped_gives_the_bits_of_an_undisturbed_one(project, tmp_path, monkeypatch):
+    from fercache.training.engine import Trainer
+
+    whole = project.end_to_end(tmp_path / "whole", cnn_lr=0.01)
+    step, taken = Trainer.step, []
+
+    def then_stop(self, *given):
+        taken.append(1)
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *given)
+
+    monkeypatch.setattr(Trainer, "step", then_stop)
+    with pytest.raises(Stopped):
+        project.end_to_end(tmp_path / "parts", cnn_lr=0.01)
+    monkeypatch.undo()
+    assert not RunDir(tmp_path / "parts").best.exists()
+    project.end_to_end(tmp_path / "parts", cnn_lr=0.01)
+    assert same(model(tmp_path / "parts"), model(whole))
+
+
+def test_broken_frames_stop_it_and_are_all_named(project, tmp_path):
+    shutil.copytree(project.folder, tmp_path / "p")
+    for frame in ("a/00002.jpg", "b/00003.jpg"):
+        (tmp_path / "p" / "set" / "cropped_aligned" / frame).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        train_temporal(tmp_path / "p" / "expr.csv", None, tmp_path / "run", project.opened())
+    assert str(caught.value).count("is empty") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"weights": None}, ConfigError, "needs `weights`"),
+        ({"standardise": True}, ConfigError, "comes along with `init`"),
+        ({"head": "mean", "init": None}, ConfigError, "mean is of cached logits"),
+        ({"window": 5}, ConfigError, "window is 9 there, 5 here"),
+        ({"head": "transformer"}, ConfigError, "head is 'gru' there, 'transformer' here"),
+        ({"weights": "none"}, CacheError, "was trained on a cache of another frame network than none"),
+        ({"init": "nowhere"}, FercacheError, "is no run with a finished epoch"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(project, tmp_path, changes, error, words):
+    with pytest.raises(error, match=words):
+        project.end_to_end(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line(project, tmp_path):
+    given = ["train-temporal", "--head", "gru", "--manifest", str(project.manifest), "--out", str(tmp_path / "run")]
+    answer = CliRunner().invoke(main, [*given, "--cache", str(project.cache), "--weights", "x", "--init", "y"])
+    assert answer.exit_code == 1
+    assert "--weights needs --end-to-end" in answer.output and "--init needs --end-to-end" in answer.output
+    answer = CliRunner().invoke(main, [*given, "--end-to-end"])
+    assert answer.exit_code == 1 and "--weights is missing" in answer.output
+    few = ["--set", "epochs=1", "--set", "batch_size=3", "--set", "workers=0", "--set", "precision=fp32"]
+    ends = ["--end-to-end", "--weights", str(project.cnn), "--init", str(project.gru), *few]
+    answer = CliRunner().invoke(main, [*given, *ends])
+    assert answer.exit_code == 0, answer.output
+    assert load_checkpoint(RunDir(tmp_path / "run").best)["kind"] == END_TO_END
+
+
+def test_two_ranks_train_end_to_end(project, tmp_path):
+    words = ["train-temporal", "--head", "gru", "--end-to-end", "--weights", project.cnn, "--init", project.gru]
+    words += ["--manifest", project.manifest, "--out", tmp_path / "run", "--set", "epochs=1", "--set", "batch_size=4"]
+    words += ["--set", "precision=fp32", "--set", "workers=0", "--set", "flip=false", "--set", "crop_scale=[1,1]"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    answer = subprocess.run([*start, "-m", "fercache", *map(str, words)], capture_output=True, text=True, timeout=180)
+    assert answer.returncode == 0, answer.stderr
+    alone = project.end_to_end(tmp_path / "alone", batch_size=4, **PLAIN)
+    assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(metrics(alone)[0]["loss"], rel=1e-3)
