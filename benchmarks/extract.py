@@ -27,6 +27,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import last_number
+
 HERE = Path(__file__).parent
 BATCHES, WARM_UP = 40, 3
 BATCH = {224: 32, 112: 64}
@@ -88,14 +90,6 @@ settings = ExtractConfig(image_size=48, precision="bf16", backend=sys.argv[3])
 extract(Path(sys.argv[1]), "none", Path(sys.argv[2]), settings)
 print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
 """
-
-
-def last_number(code: str, *words: object) -> tuple[float, str]:
-    """What the code prints in its last line, run in a process of its own, and what it said on standard error."""
-    answer = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        sys.exit(answer.stderr)
-    return float(answer.stdout.splitlines()[-1]), answer.stderr
 
 
 def draw(folder: Path, frames: int) -> Path:

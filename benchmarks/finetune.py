@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from common import last_number
 
 STEPS, WARM_UP = 12, 3
 
@@ -41,14 +42,6 @@ sys.path.insert(0, sys.argv[1])
 import rivals
 print(rivals.paper_finetune(int(sys.argv[2]), int(sys.argv[3])))
 """
-
-
-def last_number(code: str, *words: object) -> float:
-    """What the code prints in its last line, run in a process of its own."""
-    answer = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        sys.exit(answer.stderr)
-    return float(answer.stdout.splitlines()[-1])
 
 
 def draw(folder: Path, frames: int) -> Path:
@@ -94,8 +87,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         manifest = draw(Path(folder), STEPS * batch)
         for number in range(arguments.rounds):
-            ours.append(batch * last_number(OURS, manifest, Path(folder) / f"run{number}", *sets))
-            paper.append(last_number(PAPER, Path(__file__).parent, size, batch))
+            ours.append(batch * last_number(OURS, manifest, Path(folder) / f"run{number}", *sets)[0])
+            paper.append(last_number(PAPER, Path(__file__).parent, size, batch)[0])
             print(f"ours {ours[-1]:.2f} images/s, the paper's step {paper[-1]:.2f} images/s", flush=True)
     ours_rate, paper_rate = statistics.median(ours), statistics.median(paper)
     ratio = ours_rate / paper_rate

@@ -13,7 +13,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from finetune import draw, last_number
+from common import last_number
+from finetune import draw
 
 SIZE, BATCH, LR = 64, 32, 0.001
 
@@ -76,8 +77,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         manifest = draw(Path(folder), arguments.frames)
         for seed in range(arguments.seeds):
-            ours.append(last_number(OURS, manifest, Path(folder) / f"run{seed}", seed, *sets))
-            plain.append(last_number(PLAIN, Path(__file__).parent, manifest, seed, arguments.epochs))
+            ours.append(last_number(OURS, manifest, Path(folder) / f"run{seed}", seed, *sets)[0])
+            plain.append(last_number(PLAIN, Path(__file__).parent, manifest, seed, arguments.epochs)[0])
             print(f"seed {seed}: final loss ours {ours[-1]:.4f}, plain {plain[-1]:.4f}", flush=True)
     overlap = max(min(ours), min(plain)) <= min(max(ours), max(plain))
     ranges = [f"{min(found):.4f} to {max(found):.4f}" for found in (ours, plain)]

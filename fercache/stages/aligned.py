@@ -31,6 +31,8 @@ class Labelled:
     """float64 (M, N, C)."""
     labels: np.ndarray
     """int8 (N,) or (N, C)."""
+    recording: np.ndarray
+    """int64 (N,): number of the recording (the manifest's group) that a frame is of, from 0."""
     missing: int
     """Labelled frames without a prediction (no face found, or a video not predicted): they are not scored."""
 
@@ -80,7 +82,7 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Labelled:
     absent = [video.video_id for video in split if video.video_id not in common]
     if absent:
         log.warning("videos of the split that not all predictions have: %s", ", ".join(absent))
-    logits, labels, missing, problems = [], [], 0, []
+    logits, labels, groups, missing, problems = [], [], [], 0, []
     for video in {video.video_id: video for video in [*split, *(known[v] for v in common)]}.values():
         try:
             video_labels = video.labels(task)
@@ -97,10 +99,12 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Labelled:
         if parts:
             logits.append(np.stack([part.logits[counts] for part in parts]))
             labels.append(video_labels[frame - 1][counts])
+            groups += [video.group] * int(counts.sum())
     raise_problems(problems, DataError)
     if not sum(map(len, labels)):
         raise DataError(f"split {predictions[0].split}: no predicted frame is labelled")
-    return Labelled(probabilities(task, np.concatenate(logits, axis=1)), np.concatenate(labels), missing)
+    recording = np.unique(groups, return_inverse=True)[1]
+    return Labelled(probabilities(task, np.concatenate(logits, axis=1)), np.concatenate(labels), recording, missing)
 
 
 def to_logits(task: Task, probability: np.ndarray) -> np.ndarray:

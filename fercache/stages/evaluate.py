@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fercache.data.manifest import read_manifest
+from fercache.scoring.intervals import draws, interval, tally
 from fercache.scoring.metrics import Scores, decide, score
 from fercache.stages.aligned import read_all, with_labels
 from fercache.tasks import Task
@@ -20,6 +21,8 @@ class Evaluation:
     task: Task
     split: str
     scores: Scores
+    interval: tuple[float, float]
+    """Of the score: 95 % of what it comes out as when the recordings are drawn again."""
     missing: int
     """Labelled frames without a prediction; they are not scored."""
 
@@ -30,8 +33,11 @@ def evaluate(manifest: Path, predictions: Sequence[Path], *, task: str | None = 
     evaluations = []
     for path, found in zip(predictions, read_all(predictions), strict=True):
         frames = with_labels([found], data)
-        scores = score(data.task, decide(data.task, frames.probability[0]), frames.labels)
-        evaluations.append(Evaluation(path.stem, data.task, found.split, scores, frames.missing))
+        decisions = decide(data.task, frames.probability[0])
+        scores = score(data.task, decisions, frames.labels)
+        counts = tally(data.task, decisions, frames.labels, frames.recording)
+        drawn = interval(counts.scores(data.task, draws(len(counts.counted), seed=0)))
+        evaluations.append(Evaluation(path.stem, data.task, found.split, scores, drawn, frames.missing))
     return evaluations
 
 
@@ -42,12 +48,14 @@ def describe(evaluations: Sequence[Evaluation]) -> str:
     names = [evaluation.name for evaluation in evaluations]
     width = max(map(len, [*names, "predictions"]))
     lines = [f"task {task.name}, split {evaluations[0].split}; E = {weights}", ""]
-    columns = ("F1", "accuracy", "E", "F1 occurring", "exact match", "frames", "not predicted")
+    columns = ("F1", "accuracy", "E", "E, 95 % over recordings", "F1 occurring", "exact match", "frames")
+    columns += ("not predicted",)
     lines.append(f"{'predictions':<{width}}  " + "  ".join(f"{name:>8}" for name in columns))
     for evaluation in evaluations:
         s = evaluation.scores
-        numbers = [f"{value:.4f}" for value in (s.f1, s.accuracy, s.score, s.f1_occurring, s.exact_match)]
-        numbers += [str(s.frames), str(evaluation.missing)]
+        numbers = [f"{value:.4f}" for value in (s.f1, s.accuracy, s.score)]
+        numbers += ["{:.4f} to {:.4f}".format(*evaluation.interval)]
+        numbers += [f"{s.f1_occurring:.4f}", f"{s.exact_match:.4f}", str(s.frames), str(evaluation.missing)]
         cells = "  ".join(f"{text:>{max(8, len(name))}}" for text, name in zip(numbers, columns, strict=True))
         lines.append(f"{evaluation.name:<{width}}  {cells}")
     lines += ["", "F1 by class (labelled frames of the class)"]
