@@ -249,9 +249,9 @@ def main() -> None:
         if "inference" in arguments.parts:
             result |= inference(arguments.rounds)
     print(
-        f"on {THREADS} threads; wanted: train_ratio 600, reads 150000 packed and 80000 files, anon_memory_ratio 0.9-1.1,"
+        f"on {THREADS} threads; wanted: train_ratio 600, reads 150000 packed and 80000 files,"
+        " anon_memory_ratio 0.9 to 1.1, gru_ratio 2.0, transformer_ratio 1.5, max_rel_err 1e-5"
     )
-    print("gru_ratio 2.0, transformer_ratio 1.5, max_rel_err 1e-5")
     for key, value in result.items():
         print(f"{key} {value:.4g}")
     if arguments.json:

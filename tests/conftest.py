@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from fercache.data.annotations import write_annotation
 from fercache.tasks import TASKS
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("fercache", deadline=None)
+settings.load_profile("fercache")
 
 REALFACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "realfaces"
 
