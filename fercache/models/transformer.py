@@ -40,8 +40,8 @@ class TransformerHead(nn.Module):
     def middle(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """Embeddings, float (F, D), and the rows of each window, int64 (B, L), to logits in the middle (B, C).
 
-        The projection is computed once a row. In the last layer only the middle asks the others, and only its answer
-        goes on.
+        The projection is computed once a row; what comes after it depends on the position, by the encoding and the norm
+        behind it. In the last layer only the middle asks the others, and only its answer goes on.
         """
         hidden = self._with_time(self.projection(rows)[index])  # (B, L, H)
         for layer in self.encoder.layers[:-1]:

@@ -54,7 +54,9 @@ def train_temporal(
     """
     head = get_head(settings.head)
     _check(settings, seen_by(head), cache)
-    if not list(head(1, 1).parameters()):
+    with torch.device("meta"):
+        learns = any(True for _ in head(1, 1).parameters())
+    if not learns:
         settings = replace(settings, epochs=1, warmup=0.0)  # its scores are measured once
     with training_job(out, settings, seed, threads) as job:
         data = read_manifest(manifest, task, frames=settings.end_to_end)
@@ -65,17 +67,18 @@ def train_temporal(
 
 def _check(settings: TrainTemporalConfig, seen: str, cache: Path | None) -> None:
     """Raise ConfigError for what cannot be asked for together."""
-    wrong = {
-        "end_to_end: needs `weights`, the run folder of a frame network": settings.end_to_end and not settings.weights,
-        "end_to_end: opens the frames, and reads no cache": settings.end_to_end and cache is not None,
-        "cache: is missing; a head is trained on it, or with end_to_end on frames": not settings.end_to_end
-        and cache is None,
-        "standardise: is of cached embeddings; with end_to_end it comes along with `init`": settings.end_to_end
-        and settings.standardise,
-        f"head: {settings.head} is of cached logits, without end_to_end and standardise": seen == "logits"
-        and (settings.end_to_end or settings.standardise),
-    }
-    raise_problems([problem for problem, found in wrong.items() if found], ConfigError)
+    ends = settings.end_to_end
+    rules = (
+        (ends and not settings.weights, "end_to_end: needs `weights`, the run folder of a frame network"),
+        (ends and cache is not None, "end_to_end: opens the frames, and reads no cache"),
+        (ends and settings.standardise, "standardise: is of cached embeddings; with end_to_end it comes with `init`"),
+        (not ends and cache is None, "cache: is missing; a head is trained on it, or with end_to_end on frames"),
+        (
+            seen == "logits" and (ends or settings.standardise),
+            f"head: {settings.head} is of cached logits, without end_to_end and standardise",
+        ),
+    )
+    raise_problems([problem for broken, problem in rules if broken], ConfigError)
 
 
 def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTemporalConfig, job: Job) -> None:

@@ -109,6 +109,25 @@ def test_no_file_stays_open(tmp_path):
     del rows
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+def test_the_rows_are_no_memory_of_the_process(tmp_path):
+    cache = Cache(tmp_path)
+    begin_record(tmp_path, CacheRecord(MADE_BY, {}))
+    write(cache, "v", np.ones((40_000, 1024), np.float16), 0)
+
+    def anonymous_mb():
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+        return int(line.split()[1]) / 1000
+
+    gc.collect()
+    before = anonymous_mb()
+    rows = MappedRows(cache, ["v"])
+    rows.check_finite()
+    rows.gather(np.arange(0, 40_000, 100))
+    # The rows are 82 MB; a block of them and what was gathered are less than 6.
+    assert anonymous_mb() - before < 30
+
+
 def test_every_video_with_a_number_that_is_not_finite_is_named(tmp_path):
     cache = make(tmp_path / "cache")
     MappedRows(cache, list(COUNTS)).check_finite()

@@ -323,7 +323,7 @@ def test_broken_frames_stop_it_and_are_all_named(project, tmp_path):
     ("changes", "error", "words"),
     [
         ({"weights": None}, ConfigError, "needs `weights`"),
-        ({"standardise": True}, ConfigError, "comes along with `init`"),
+        ({"standardise": True}, ConfigError, "comes with `init`"),
         ({"head": "mean", "init": None}, ConfigError, "mean is of cached logits"),
         ({"window": 5}, ConfigError, "window is 9 there, 5 here"),
         ({"head": "transformer"}, ConfigError, "head is 'gru' there, 'transformer' here"),
