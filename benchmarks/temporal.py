@@ -9,8 +9,8 @@ reads: windows/s of the training's own reading (rows found, and gathered as stor
 memory: most anonymous memory (RssAnon) while a GRU trains on a cache of 12 GB, over that on one of 0.1 GB. The pages of
 the cache itself are the system's, and are not counted.
 
-inference: middle outputs/s of a head for every frame of a video, float32, beside whole windows (`rivals.plain_windows`)
-on the same head; and the largest relative error of a frame's output.
+inference: middle outputs/s of a head for every frame of a video, in float32 and where the machine has units for it in
+bf16, beside whole windows (`rivals.plain_windows`) on the same head; and the largest relative error of an output.
 
 python benchmarks/temporal.py [--parts train reads memory inference] [--rounds 3] [--folder DIR] [--json]
 """
@@ -27,6 +27,8 @@ from pathlib import Path
 
 import numpy as np
 from common import last_number
+
+from fercache.runtime import resolve_precision
 
 HERE = Path(__file__).parent
 THREADS = len(os.sched_getaffinity(0))
@@ -212,12 +214,12 @@ def memory(folder: Path, rounds: int) -> dict[str, float]:
     return {"anon_small_mib": small, "anon_large_mib": large, "anon_memory_ratio": large / small}
 
 
-def inference(rounds: int) -> dict[str, float]:
-    """Both heads, ours and whole windows in turn."""
+def inference(rounds: int, best: str) -> dict[str, float]:
+    """Both heads, ours and whole windows in turn, in float32 and in the machine's `best` precision."""
     result, errors = {}, []
     for head in ("gru", "transformer"):
         errors.append(last_number(INFERENCE, HERE, head, "error", "fp32", 4096, BATCH)[0])
-        for precision in ("fp32", "bf16"):
+        for precision in dict.fromkeys(("fp32", best)):
             found: dict[str, list[float]] = {"ours": [], "plain": []}
             for _ in range(rounds):
                 for side, values in found.items():
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where 13 GB are written and removed")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    precision = resolve_precision("auto")
     result: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
@@ -247,9 +250,9 @@ def main() -> None:
         if "memory" in arguments.parts:
             result |= memory(folder, arguments.rounds)
         if "inference" in arguments.parts:
-            result |= inference(arguments.rounds)
+            result |= inference(arguments.rounds, precision)
     print(
-        f"on {THREADS} threads; wanted: train_ratio 600, reads 150000 packed and 80000 files,"
+        f"on {THREADS} threads, trained in {precision}; wanted: train_ratio 600, reads 150000 packed and 80000 files,"
         " anon_memory_ratio 0.9 to 1.1, gru_ratio 2.0, transformer_ratio 1.5, max_rel_err 1e-5"
     )
     for key, value in result.items():
