@@ -202,7 +202,7 @@ def reads(folder: Path, rounds: int) -> dict[str, float]:
 
 def memory(folder: Path, rounds: int) -> dict[str, float]:
     """A cache of 12 GB and one of 0.1 GB in turn."""
-    most: dict[int, list[float]] = {}
+    most: dict[float, list[float]] = {}
     sizes = (0.1, 12)
     made = {size: make_cache(folder / f"{size}", 500, int(size * 1e9 / 500 / DIM / 2)) for size in sizes}
     for number in range(rounds):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fercache.data.frames import decode
 from fercache.errors import DataError
-from fercache.runtime import ignore_interrupts
+from fercache.runtime import end_workers_at_exit, ignore_interrupts
 
 MIXED_BLOCKS = 16
 """Blocks whose samples are mixed, where they are shuffled in blocks."""
@@ -89,6 +89,8 @@ def frame_loader(
     paths: Sequence[str], batches: Iterable[list[int]], workers: int, *, pin: bool = False
 ) -> DataLoader[FrameBatch]:
     """Decoded frames by places in `paths`, a list of them for each batch; `workers` = 0 decodes in this process."""
+    if workers:
+        end_workers_at_exit()
     return DataLoader(
         FrameDataset(paths),
         batch_sampler=batches,
@@ -152,7 +154,7 @@ def in_blocks(samples: int, block: int, random: np.random.Generator) -> np.ndarr
     """A random order of 0..N-1, int64 (N,), that reads neighbours soon after one another.
 
     Blocks of `block` neighbours come in a random order, and the samples of each `MIXED_BLOCKS` of them in turn
-    in a random order. So a disk is read in few long runs, and each part of it once an epoch.
+    in a random order. So at any time only that part of the data is read, and each part once an epoch.
     """
     blocks = np.split(np.arange(samples), np.arange(block, samples, block))
     chosen = [blocks[place] for place in random.permutation(len(blocks))]

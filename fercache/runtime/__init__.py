@@ -19,7 +19,7 @@ from fercache.runtime.machine import (
     thread_count,
     use_threads,
 )
-from fercache.runtime.signals import StopFlag, ignore_interrupts, stop_signals
+from fercache.runtime.signals import StopFlag, end_workers_at_exit, ignore_interrupts, stop_signals
 
 __all__ = [
     "Ranks",
@@ -27,6 +27,7 @@ __all__ = [
     "autocast",
     "decoding_workers",
     "device",
+    "end_workers_at_exit",
     "environment",
     "has_compiler",
     "ignore_interrupts",

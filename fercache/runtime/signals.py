@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing.util  # registers its own end first, so that `end_workers_at_exit` comes before it
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from fercache.errors import Stopped
 
@@ -61,3 +64,18 @@ def ignore_interrupts(_worker: int) -> None:
     """
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+@cache
+def end_workers_at_exit() -> None:
+    """Have loader processes that are left when Python ends, as after an uncaught error, end with it.
+
+    multiprocessing asks its daemonic processes to end by TERM, which these ignore, and would wait for ever.
+    """
+
+    def end() -> None:
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(end)

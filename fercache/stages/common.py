@@ -40,10 +40,18 @@ class Job:
     ranks: runtime.Ranks
     stop: runtime.StopFlag
 
-    def begin(self, stage: str, manifest: Path, data: Manifest, values: Mapping[str, Any]) -> bool:
+    def begin(
+        self,
+        stage: str,
+        manifest: Path,
+        data: Manifest,
+        values: Mapping[str, Any],
+        check: Callable[[Callable[[], None]], None] = lambda stop: None,
+    ) -> bool:
         """Write the run's resolved values, the settings with `values` over them; False where the run is finished.
 
-        RunError where the folder holds another run.
+        Before anything is written to a run that is not finished, `check` looks at what costs time to look at, with
+        what it is to call in between. RunError where the folder holds another run.
         """
         resolved = {
             "stage": stage,
@@ -57,9 +65,12 @@ class Job:
             "precision": self.precision,
             **values,
         }
+        finished = self.ranks.same(self.run.finished(resolved["epochs"]))
+        if not finished:
+            check(self.stop.check)
         if self.ranks.first:
             self.run.begin(resolved, runtime.environment(self.seed, self.threads))
-        finished = self.ranks.same(self.run.finished(resolved["epochs"]))
+        self.ranks.same()
         if finished:
             log.info("%s: is finished already", self.run.path)
         return not finished

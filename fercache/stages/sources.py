@@ -91,6 +91,8 @@ class OpenedFrames:
 
     paths: Sequence[str]
     """F files."""
+    every: Sequence[Sequence[str]]
+    """Those of all splits, which are looked through when one cannot be decoded."""
     record: Preprocessing
     crop_scale: tuple[float, float]
     flip: bool
@@ -128,7 +130,7 @@ class OpenedFrames:
         workers = runtime.decoding_workers(self.workers)
         for batch in frame_loader(self.paths, batches, workers, pin=self.device.type == "cuda"):
             if batch.failures:
-                raise_bad_frames([self.paths], self.workers)
+                raise_bad_frames(self.every, self.workers)
             yield batch
 
 

@@ -64,6 +64,8 @@ class Inputs:
     splits: dict[str, Split]
     network: Callable[[], TemporalNetwork]
     """Makes the network that training begins with."""
+    check: Callable[[Callable[[], None]], None]
+    """Reads everything; raises CacheError for what is wrong with it, and what it is given to call may raise, too."""
     kind: str
     """Of its checkpoint."""
     header: dict[str, Any]
@@ -88,20 +90,15 @@ def cached_videos(cache: Cache, videos: Sequence[Video], allow_missing: bool) ->
 def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inputs:
     """Windows of the rows of a cache."""
     cache, head = Cache(path), get_head(settings.head)
-    if seen_by(head) == "logits" and cache.provenance.classifier is None:
-        raise CacheError(f"{path}: has no logits; head {settings.head} needs the cache of a fine-tuned frame network")
+    if seen_by(head) == "logits" and cache.provenance.task != data.task.name:
+        found = f"logits of task {cache.provenance.task}" if cache.provenance.classifier else "no logits"
+        needed = f"head {settings.head} needs the cache of a frame network that was fine-tuned for {data.task.name}"
+        raise CacheError(f"{path}: has {found}; {needed}")
     videos = [video for split in SPLITS for video in data.split(split)]
     there = cached_videos(cache, videos, settings.allow_missing)
     chosen = {split: [video for video in there if video.split == split] for split in SPLITS}
     splits = _splits(data, settings, chosen, {video.video_id: cache.frame(video.video_id) for video in there})
     rows = {split: MappedRows(cache, made.line.video_ids, seen_by(head)) for split, (_, made) in splits.items()}
-    problems = []
-    for part in rows.values():
-        try:
-            part.check_finite()
-        except CacheError as error:
-            problems += str(error).splitlines()
-    raise_problems(problems, CacheError)
     width, device = rows["train"].width, runtime.device()
 
     def network() -> TemporalNetwork:
@@ -111,6 +108,7 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
     return Inputs(
         splits={split: Split(*made, CachedRows(rows[split], device)) for split, made in splits.items()},
         network=network,
+        check=lambda stop: _check_finite(tuple(rows.values()), stop),
         kind=HEAD,
         header={"embedding_dim": width, "provenance": asdict(cache.provenance)},
         values={
@@ -121,8 +119,20 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
     )
 
 
+def _check_finite(parts: Sequence[MappedRows], stop: Callable[[], None]) -> None:
+    """CacheError with all videos that have a number that is not finite."""
+    problems = []
+    for part in parts:
+        try:
+            part.check_finite(stop)
+        except CacheError as error:
+            problems += str(error).splitlines()
+    raise_problems(problems, CacheError)
+
+
 def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inputs:
     """Windows of the frames themselves, and the frame network in front of the head."""
+    runtime.seed_everything(seed)  # of random weights
     weights = load_weights(str(settings.weights))
     start = _start(data, settings, weights)
     videos = {split: data.split(split) for split in SPLITS}
@@ -136,6 +146,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
     splits = _splits(data, settings, videos, {video_id: listed.number for video_id, listed in frames.items()})
     own = (weights.preprocessing, settings.crop_scale, settings.flip, settings.workers, seed, runtime.device())
     paths = {split: JoinedPaths([frames[video.video_id].path for video in videos[split]]) for split in SPLITS}
+    every = tuple(paths.values())
 
     def network() -> TemporalNetwork:
         begun = start or TemporalNetwork(get_head(settings.head)(len(data.task.classes), width))
@@ -150,8 +161,9 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
 
     width = weights.architecture.embedding_dim
     return Inputs(
-        splits={split: Split(*made, OpenedFrames(paths[split], *own)) for split, made in splits.items()},
+        splits={split: Split(*made, OpenedFrames(paths[split], every, *own)) for split, made in splits.items()},
         network=network,
+        check=lambda stop: None,
         kind=END_TO_END,
         header={
             "embedding_dim": width,
@@ -168,12 +180,15 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
 def standardised(rows: MappedRows) -> Standardise:
     """With mean and standard deviation of all rows, summed up in float64."""
     total, squares = torch.zeros(2, rows.width, dtype=torch.float64)
+    # From the first row on, so that what never changes has a deviation of exactly 0.
+    origin = rows.gather(np.zeros(1, np.int64))[0].double()
     for _, block in rows.blocks():
-        total += block.double().sum(dim=0)
-        squares += block.double().square().sum(dim=0)
+        distance = block.double() - origin
+        total += distance.sum(dim=0)
+        squares += distance.square().sum(dim=0)
     mean = total / len(rows)
     record = Standardise(rows.width)
-    record.set(mean, (squares / len(rows) - mean.square()).clamp(min=0).sqrt())
+    record.set(origin + mean, (squares / len(rows) - mean.square()).clamp(min=0).sqrt())
     return record
 
 
@@ -231,5 +246,5 @@ def _row_labels(data: Manifest, split: str, videos: Sequence[Video], numbers: Nu
             problems += str(error).splitlines()
     raise_problems(problems, DataError)
     if not any(labelled(labels, data.task).any() for labels in found):
-        raise DataError(f"split {split}: the manifest has no labelled frame in it")
+        raise DataError(f"split {split}: no labelled frame in the {len(videos)} videos that are there")
     return np.concatenate(found)

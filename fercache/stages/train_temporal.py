@@ -85,7 +85,7 @@ def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTempor
     training, validation = inputs.splits["train"], inputs.splits["validation"]
     criterion = make_criterion(data.task, settings, training.labels)
     order = job.order(len(training.windows), settings.shuffle_block)
-    if not job.begin("train_temporal", manifest, data, inputs.values):
+    if not job.begin("train_temporal", manifest, data, inputs.values, inputs.check):
         return
     log.info(
         "%s head%s on %s, %s, %d threads: %d training windows of %d frames, %d validation frames",

@@ -165,6 +165,18 @@ def test_what_cannot_be_mapped_is_told_with_all_its_files(tmp_path):
     assert "b.h5: /embedding: found float32 (1, 6), expected float16" in text
 
 
+def test_a_dataset_that_is_too_short_is_refused(tmp_path):
+    """What lies behind it in the file would be taken for its rows."""
+    cache = make(tmp_path / "cache")
+    with h5py.File(cache.file("end"), "a") as file:
+        values = file["embedding"][:2]
+        del file["embedding"]
+        file.create_dataset("embedding", data=values)
+        file.create_dataset("other", data=np.ones((50, 6), "f2"))
+    with pytest.raises(CacheError, match=r"end\.h5: /embedding: found 2 rows, expected 5 or more for video end"):
+        MappedRows(cache, list(COUNTS))
+
+
 def test_videos_of_different_widths_are_refused(tmp_path):
     cache = make(tmp_path / "cache")
     write(cache, "wide", np.zeros((2, 8), "f2"), 0)

@@ -130,6 +130,27 @@ def test_the_mean_needs_logits(project, tmp_path):
         project.train(tmp_path / "mean", head="mean", cache=raw)
 
 
+def test_the_mean_is_of_logits_of_its_own_task(project):
+    """Seven logits under labels of eight classes would score, and mean nothing."""
+    data = replace(read_manifest(project.manifest), task=TASKS["expr8"])
+    with pytest.raises(CacheError, match=r"has logits of task expr; head mean needs .* fine-tuned for expr8"):
+        from_cache(data, replace(HEAD, head="mean"), project.cache)
+
+
+def test_embeddings_that_never_change_are_only_centred(project, tmp_path):
+    cache = project.copy(tmp_path)
+    for video in ("a", "b", "one"):
+        with h5py.File(cache / f"{video}.h5", "a") as file:
+            file["embedding"][:, 3] = 0.7
+    inputs = from_cache(read_manifest(project.manifest), replace(HEAD, standardise=True), cache)
+    record = inputs.network().standardise
+    assert record.std[3] == 1 and record.mean[3] == np.float32(0.7)
+    every = np.concatenate([Cache(cache).read(video).embedding for video in ("a", "b", "one")]).astype(float)
+    np.testing.assert_allclose(record.mean, every.mean(axis=0), rtol=1e-5, atol=1e-6)
+    changing = every.std(axis=0) > 1e-6
+    np.testing.assert_allclose(record.std[changing], every.std(axis=0)[changing], rtol=1e-4)
+
+
 def test_a_packed_cache_trains_to_the_same_bits(project, tmp_path):
     packed = pack_cache(project.cache, tmp_path / "packed.h5")
     assert same(model(project.train(tmp_path / "gru", cache=packed)), model(project.gru))
@@ -171,8 +192,11 @@ def test_missing_videos_are_named_and_may_be_left_out(project, tmp_path, caplog)
     path = predict(run, project.manifest, cache, tmp_path / "p.h5", PredictConfig(allow_missing=True))
     assert list(read_predictions(path).videos) == ["v"]
     (cache / "v.h5").unlink()
-    with pytest.raises(DataError, match=r"split validation: .*no labelled frame"):
+    with pytest.raises(DataError, match="split validation: no labelled frame in the 0 videos that are there"):
         project.train(tmp_path / "other", cache=cache, allow_missing=True)
+    for model in (run, project.cnn):
+        with pytest.raises(CacheError, match="has none of the videos of split validation"):
+            predict(model, project.manifest, cache, tmp_path / "q.h5", PredictConfig(allow_missing=True))
 
 
 def test_numbers_that_are_not_finite_are_refused_with_their_videos(project, tmp_path):
@@ -189,6 +213,15 @@ def test_numbers_that_are_not_finite_are_refused_with_their_videos(project, tmp_
     with pytest.raises(CacheError, match="video w: row 1"):
         predict(project.cnn, project.manifest, cache, tmp_path / "p.h5")
     assert not (tmp_path / "p.h5").exists()
+
+
+def test_a_finished_run_is_told_without_reading_the_cache(project, monkeypatch):
+    from fercache.cache.mapped import MappedRows
+
+    monkeypatch.setattr(MappedRows, "gather", lambda *given: pytest.fail("the cache was read"))
+    before = (project.gru / "best.pt").stat().st_mtime_ns
+    project.train(project.gru)
+    assert (project.gru / "best.pt").stat().st_mtime_ns == before
 
 
 def test_a_run_goes_on_with_its_own_cache_alone(project, tmp_path):
@@ -284,6 +317,12 @@ def test_a_frozen_network_stays_and_its_head_learns(project, tmp_path):
     assert all(torch.equal(tensors[name], cnn[name]) for name in cnn if name.startswith("backbone."))
 
 
+def test_random_weights_are_those_of_the_seed(project):
+    data, settings = read_manifest(project.manifest), project.opened(weights="none", init=None)
+    networks = [from_frames(data, settings, seed).network().backbone.state_dict() for seed in (1, 1, 2)]
+    assert same(networks[0], networks[1]) and not same(networks[0], networks[2])
+
+
 def test_checkpointing_is_a_matter_of_memory_alone(project, trained, tmp_path):
     run = project.end_to_end(tmp_path / "run", cnn_lr=0.01, checkpointing=True, **PLAIN)
     assert metrics(run)[0]["loss"] == pytest.approx(metrics(trained)[0]["loss"], rel=1e-4)
@@ -310,9 +349,24 @@ def test_an_end_to_end_run_that_is_stopped_gives_the_bits_of_an_undisturbed_one(
     assert same(model(tmp_path / "parts"), model(whole))
 
 
+def test_an_error_that_nobody_catches_ends_the_process(project, tmp_path):
+    """With a loader process at work, which ignores the signals that ask to stop."""
+    script = f"""
+from pathlib import Path
+from fercache.config import TrainTemporalConfig
+from fercache.stages.train_temporal import train_temporal
+from fercache.training.engine import Trainer
+Trainer.step = lambda *given: 1 / 0
+settings = TrainTemporalConfig(head="gru", end_to_end=True, weights={str(project.cnn)!r}, workers=1, precision="fp32")
+train_temporal(Path({str(project.manifest)!r}), None, Path({str(tmp_path / "run")!r}), settings)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 1 and "ZeroDivisionError" in answer.stderr
+
+
 def test_broken_frames_stop_it_and_are_all_named(project, tmp_path):
     shutil.copytree(project.folder, tmp_path / "p")
-    for frame in ("a/00002.jpg", "b/00003.jpg"):
+    for frame in ("a/00002.jpg", "v/00003.jpg"):  # in training and in validation
         (tmp_path / "p" / "set" / "cropped_aligned" / frame).write_bytes(b"")
     with pytest.raises(DataError) as caught:
         train_temporal(tmp_path / "p" / "expr.csv", None, tmp_path / "run", project.opened())
@@ -342,6 +396,8 @@ def test_the_command_line(project, tmp_path):
     answer = CliRunner().invoke(main, [*given, "--cache", str(project.cache), "--weights", "x", "--init", "y"])
     assert answer.exit_code == 1
     assert "--weights needs --end-to-end" in answer.output and "--init needs --end-to-end" in answer.output
+    answer = CliRunner().invoke(main, [*given, "--end-to-end", "--cache", str(project.cache)])
+    assert answer.exit_code == 1 and "--cache: --end-to-end opens the frames" in answer.output
     answer = CliRunner().invoke(main, [*given, "--end-to-end"])
     assert answer.exit_code == 1 and "--weights is missing" in answer.output
     few = ["--set", "epochs=1", "--set", "batch_size=3", "--set", "workers=0", "--set", "precision=fp32"]
