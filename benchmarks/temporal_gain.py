@@ -102,26 +102,23 @@ def training_losses(folder: Path, manifest: Path, runs: dict[str, Path]) -> dict
     from fercache.stages.aligned import read_all, with_labels
 
     paths = predicted(folder, manifest, runs, "train")
-    frames = with_labels(read_all(list(paths.values())), read_manifest(manifest))
-    of_label = frames.probability[:, np.arange(len(frames.labels)), frames.labels]
+    outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
+    counted = np.flatnonzero(outputs.labels != outputs.task.invalid)
+    of_label = outputs.probability()[:, counted, outputs.labels[counted]]
     return dict(zip(paths, (-np.log(of_label).mean(axis=1)).tolist(), strict=True))
 
 
 def drawn_scores(manifest: Path, paths: dict[str, Path], seed: int) -> dict[str, tuple[float, np.ndarray]]:
     """Method -> its score, and what it is in each draw of recordings, (R,): the same draws for all methods."""
     from fercache.data.manifest import read_manifest
-    from fercache.scoring.intervals import draws, tally
-    from fercache.scoring.metrics import decide, score
+    from fercache.scoring.honest import results
+    from fercache.scoring.metrics import decide
     from fercache.stages.aligned import read_all, with_labels
 
-    frames = with_labels(read_all(list(paths.values())), data := read_manifest(manifest))
-    weight = draws(int(frames.recording.max()) + 1, seed)
-    found = {}
-    for name, probability in zip(paths, frames.probability, strict=True):
-        decisions = decide(data.task, probability)
-        counts = tally(data.task, decisions, frames.labels, frames.recording)
-        found[name] = (score(data.task, decisions, frames.labels).score, counts.scores(data.task, weight))
-    return found
+    outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
+    decisions = [decide(outputs.task, one) for one in outputs.probability()]
+    found = results(outputs, dict(zip(paths, decisions, strict=True)), seed)
+    return {name: (result.score.value, result.drawn) for name, result in found.items()}
 
 
 def summary(found: list[dict[str, tuple[float, np.ndarray]]]) -> dict[str, dict[str, float]]:

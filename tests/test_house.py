@@ -31,7 +31,8 @@ MUST_NOT_KNOW = {
     "cli": {"torch", "h5py"},
     "pipeline": {"torch", "h5py"},
 }
-SHARED_IN_STAGES = {"common", "aligned", "embedding", "extraction", "extraction_setup", "sources", "temporal_inputs"}
+SHARED_IN_STAGES = {"common", "aligned", "embedding", "ensemble_file", "extraction", "extraction_setup"}
+SHARED_IN_STAGES |= {"sources", "temporal_inputs"}
 
 
 def room(module: str) -> str:

@@ -44,6 +44,8 @@ class Predictions:
     train_prior: np.ndarray
     """float (C,): share of each class in the training labels."""
     videos: Mapping[str, VideoPredictions]
+    thresholds: np.ndarray | None = None
+    """float (C,): of many of many, the probability above which each unit is present; None: .5."""
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -58,6 +60,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             select=predictions.select,
             train_prior=predictions.train_prior,
         )
+        if predictions.thresholds is not None:
+            file.attrs["thresholds"] = predictions.thresholds
         for video_id, video in predictions.videos.items():
             group = file.create_group(video_id)
             group["frame"] = video.frame.astype(np.int32)
@@ -71,6 +75,7 @@ def read_predictions(path: Path) -> Predictions:
             if file.attrs.get("format") != FORMAT:
                 raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
             kept = {key: file.attrs[key] for key in ("split", "model", "cache", "select", "train_prior")}
+            kept["thresholds"] = file.attrs.get("thresholds")
             task = TASKS[file.attrs["task"]]
             videos = {name: VideoPredictions(group["frame"][:], group["logits"][:]) for name, group in file.items()}
     except FileNotFoundError as error:
@@ -88,6 +93,9 @@ def _problems(found: Predictions) -> list[str]:
     problems = []
     if found.train_prior.shape != (classes,):
         problems.append(f"train_prior: found shape {found.train_prior.shape}, expected {(classes,)}")
+    given = found.thresholds
+    if given is not None and (given.shape != (classes,) or not ((given >= 0) & (given <= 1)).all()):
+        problems.append(f"thresholds: found {given}, expected {classes} from 0 to 1")
     for video_id, video in found.videos.items():
         if (np.diff(video.frame, prepend=0) < 1).any():
             problems.append(f"video {video_id}: the frames are not ascending from 1")

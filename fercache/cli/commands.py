@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,6 +180,9 @@ def train_temporal(
         raise ConfigError("--head is missing: gru, transformer, linear or mean")
     folder = None
     if settings.end_to_end:
+        given = (("--cache", cache), ("--allow-missing", allow_missing))
+        wrong = [f"{name}: --end-to-end opens the frames, and reads no cache" for name, value in given if value]
+        raise_problems(wrong, ConfigError)
         if settings.weights is None:
             settings = replace(settings, weights=str(required(c.out, "--weights", "out") / "cnn"))
     else:
@@ -223,6 +227,7 @@ def predict(
 @click.command()
 @click.option("--search", "searching", is_flag=True, help="Search the weights on the predictions' split.")
 @click.option("--apply", "applied", type=PATH, metavar="FILE", help="Fuse predictions with the weights in FILE.")
+@click.option("--folds", type=int, metavar="K", help="Parts of the recordings that are held out in turn; 0: none.")
 @click.argument("predictions", nargs=-1, type=PATH)
 @manifest_option
 @out_option("--search: the folder of ensemble.json (left out: OUT/ensemble). --apply: the predictions file.")
@@ -230,22 +235,24 @@ def predict(
 def ensemble(
     searching: bool,
     applied: Path | None,
+    folds: int | None,
     predictions: tuple[Path, ...],
     manifest: str | None,
     out: Path | None,
     config: str | None,
     sets: tuple[str, ...],
 ) -> None:
-    """Search the weights of several models' probabilities, or apply them.
+    """Search the weights of several models' probabilities and say what they are worth, or apply them.
 
     PREDICTIONS are the models' files; left out, the config's, or those of cnn, gru and transformer
     on validation in its `out`.
     """
     if searching == (applied is not None):
         raise click.UsageError("give one of --search and --apply FILE")
-    c = read_config(config, "ensemble", sets, manifest=manifest)
+    c = read_config(config, "ensemble", sets, manifest=manifest, folds=folds)
     paths = predictions or tuple(map(Path, c.ensemble.predictions)) or _default_predictions(c.out)
-    from fercache.stages.ensemble import apply_ensemble, describe_search, search_ensemble
+    from fercache.stages.ensemble import apply_ensemble, search_ensemble
+    from fercache.stages.ensemble_file import describe_search
 
     if applied is not None:
         if out is None:
@@ -253,7 +260,7 @@ def ensemble(
         click.echo(apply_ensemble(applied, paths, out))
         return
     source = required(c.manifest, "--manifest", "manifest")
-    file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task)
+    file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task, seed=c.seed)
     click.echo(f"{describe_search(file)}\n\n{file}")
 
 
@@ -272,16 +279,26 @@ def _default_predictions(project: str | None) -> tuple[Path, ...]:
 
 @click.command()
 @click.argument("predictions", nargs=-1, required=True, type=PATH)
+@click.option("--videos", is_flag=True, help="Print the scores of each video, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON list.")
 @manifest_option
 @config_options
-def evaluate(predictions: tuple[Path, ...], manifest: str | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Print the scores of predictions files: F1, accuracy, E, F1 of each class."""
+def evaluate(
+    predictions: tuple[Path, ...],
+    videos: bool,
+    as_json: bool,
+    manifest: str | None,
+    config: str | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Print the scores of predictions files: F1, accuracy, E with its interval, by class, calibration, confusion."""
     c = read_config(config, None, sets, manifest=manifest)
     source = required(c.manifest, "--manifest", "manifest")
-    from fercache.stages.evaluate import describe
+    from fercache.stages.evaluate import as_plain, describe
     from fercache.stages.evaluate import evaluate as stage
 
-    click.echo(describe(stage(source, predictions, task=c.task)))
+    found = stage(source, predictions, task=c.task)
+    click.echo(json.dumps(list(map(as_plain, found)), indent=2) if as_json else describe(found, videos=videos))
 
 
 @click.command()

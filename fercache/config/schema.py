@@ -171,8 +171,8 @@ class TrainTemporalConfig(TrainingConfig):
     standardise: bool = False
     """Embeddings less the training split's mean, over its standard deviation."""
     shuffle_block: int | None = _value(None, "at least 1, or nothing")
-    """Windows are shuffled in blocks of so many neighbours, 16 blocks mixed at a time, which reads a disk in long runs;
-    nothing means over the whole split."""
+    """Windows are shuffled in blocks of so many neighbours, 16 blocks mixed at a time, so that reads stay near one
+    another for a while; nothing means over the whole split."""
     allow_missing: bool = False
     """Go on without the videos that the cache lacks."""
     end_to_end: bool = False
@@ -230,9 +230,23 @@ class EnsembleConfig:
     step: float = _value(0.01, "one over a whole number, from 0.001 to 1")
     """Distance of neighbouring weights in the search."""
 
+    folds: int = _value(5, "0, or at least 2")
+    """Parts of the recordings: on all but one is chosen, on that one is scored, in turn; 0 leaves that out."""
+    smoothing: tuple[int, ...] = _value((0,), "one or more half widths, each at least 0, as in [0, 5, 15]")
+    """Half widths of the box over time, in frames, of which the best is taken; [0] does not smooth."""
+    temperatures: bool = False
+    """Divide each model's logits by a number of its own, so that its probabilities mean what they say."""
+    thresholds: bool = True
+    """Choose a threshold for each action unit; else .5."""
+
     def __post_init__(self) -> None:
         inverse = 1 / self.step if self.step > 0 else 0
-        _check(self, step=0.999 < inverse < 1000.001 and abs(inverse - round(inverse)) < 1e-6)
+        _check(
+            self,
+            step=0.999 < inverse < 1000.001 and abs(inverse - round(inverse)) < 1e-6,
+            folds=self.folds == 0 or self.folds >= 2,
+            smoothing=len(self.smoothing) > 0 and min(self.smoothing, default=-1) >= 0,
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fercache.scoring.metrics import score_of_counts
 from fercache.tasks import Task
 
 DRAWS = 2000
@@ -36,10 +37,8 @@ class Tally:
 
         The numbers are those of `metrics.score`: a class that neither occurs nor is decided counts 0.
         """
-        right, either = weight @ self.right, weight @ (self.decided + self.labelled)
-        f1 = np.divide(2 * right, either, out=np.zeros_like(right), where=either > 0)  # (R, C)
-        accuracy = (weight @ self.correct) / np.maximum(1, weight @ self.counted)
-        return task.score.f1 * f1.mean(axis=1) + task.score.accuracy * accuracy
+        either = weight @ (self.decided + self.labelled)
+        return score_of_counts(task, weight @ self.right, either, weight @ self.correct, weight @ self.counted)
 
 
 def tally(task: Task, decisions: np.ndarray, labels: np.ndarray, recording: np.ndarray) -> Tally:
@@ -61,7 +60,12 @@ def tally(task: Task, decisions: np.ndarray, labels: np.ndarray, recording: np.n
 
 
 def draws(recordings: int, seed: int, count: int = DRAWS) -> np.ndarray:
-    """How often each recording is drawn when as many are drawn again as there are: float64 (R, G)."""
+    """How often each recording is drawn when as many are drawn again as there are: float64 (R, G).
+
+    One recording alone says nothing of others: nan.
+    """
+    if recordings < 2:
+        return np.full((count, recordings), np.nan)
     chances = np.full(recordings, 1 / recordings)
     return np.random.default_rng(seed).multinomial(recordings, chances, size=count).astype(np.float64)
 

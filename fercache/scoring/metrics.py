@@ -50,11 +50,14 @@ def probabilities(task: Task, logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def decide(task: Task, probability: np.ndarray) -> np.ndarray:
-    """The decision for each frame: the likeliest class (N,), or each action unit above the threshold (N, C)."""
+def decide(task: Task, probability: np.ndarray, thresholds: np.ndarray | None = None) -> np.ndarray:
+    """The decision for each frame: the likeliest class (N,), or each action unit above its threshold (N, C).
+
+    thresholds: (C,), of many of many; None: `THRESHOLD` for all.
+    """
     if task.kind == "one":
         return probability.argmax(axis=-1)
-    return (probability > THRESHOLD).astype(np.int64)
+    return (probability > (THRESHOLD if thresholds is None else thresholds)).astype(np.int64)
 
 
 def score(task: Task, decisions: np.ndarray, labels: np.ndarray) -> Scores:
@@ -64,6 +67,18 @@ def score(task: Task, decisions: np.ndarray, labels: np.ndarray) -> Scores:
     mean of the F1 of each unit over its own labelled frames, accuracy by element.
     """
     return _score_one(task, decisions, labels) if task.kind == "one" else _score_many(task, decisions, labels)
+
+
+def score_of_counts(
+    task: Task, right: np.ndarray, either: np.ndarray, correct: np.ndarray, counted: np.ndarray | float
+) -> np.ndarray:
+    """The task's measure E from counts, as `score` finds it: (...,).
+
+    right: (..., C), frames of each class that were decided so; either: (..., C), frames decided to be of the class plus
+    frames that are; correct and counted: (...,), right decisions and all, for action units by element.
+    """
+    f1 = np.divide(2.0 * right, either, out=np.zeros(np.shape(right)), where=either > 0)
+    return task.score.f1 * f1.mean(axis=-1) + task.score.accuracy * (correct / np.maximum(1, counted))
 
 
 def _score_one(task: Task, decisions: np.ndarray, labels: np.ndarray) -> Scores:

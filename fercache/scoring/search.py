@@ -1,93 +1,85 @@
-"""The weights of an ensemble: the best point of a grid over the simplex.
+"""The weights of an ensemble: the best point of a grid over the simplex, and from there the best nearby.
 
-Legend: M models, N frames, C classes, P points of the grid.
+Legend: M models, P points of the grid, E places on a line.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.scoring.metrics import THRESHOLD
-from fercache.tasks import Task
+from fercache.scoring.grid import Track, simplex
+from fercache.scoring.objectives import EQUAL, Objective
 
-CHUNK_NUMBERS = 20_000_000
-"""Fused probabilities held at a time (160 MB)."""
-
-
-def fuse(weights: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """The weighted sum over models: (M,) and (M, N, C) to (N, C). A model of weight 0 changes nothing."""
-    used = np.flatnonzero(weights)
-    return np.tensordot(np.asarray(weights, dtype=np.float64)[used], probability[used], axes=1)
+STARTS = 5
+"""Points of the grid from which is gone on."""
+NARROW = 1e-9
+"""Stretches of a line that are shorter are passed over: rounding could leave them."""
 
 
-def simplex(models: int, steps: int) -> np.ndarray:
-    """All weights in multiples of 1 / steps that sum to 1, float64 (P, M)."""
-    bars = np.array(list(itertools.combinations(range(steps + models - 1), models - 1))).reshape(-1, models - 1)
-    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), steps + models - 1)])
-    return (np.diff(edges, axis=1) - 1) / steps
+@dataclass(frozen=True)
+class Found:
+    """The best weights."""
+
+    weights: np.ndarray
+    """(M,), sum 1."""
+    score: float
+    on_grid: float
+    """The best score of the grid."""
+    grid: np.ndarray
+    """The scores of the grid's points (P,)."""
 
 
-Track = Callable[[Sequence[int]], Iterable[int]]
-"""Shows how far a loop has come."""
+def search(objective: Objective, steps: int, track: Track = iter) -> Found:
+    """The best weights: of the grid in multiples of 1 / steps, then by `refine` from its best points and equal weights.
 
-
-def search(
-    task: Task, probability: np.ndarray, labels: np.ndarray, steps: int, track: Track = iter
-) -> tuple[np.ndarray, float]:
-    """The point of the grid with the best task score, and that score.
-
-    probability: (M, N, C); labels: (N,) or (N, C), -1 = does not count. Among equals the fewest
-    models win, then the nearest to equal weights.
+    Among equals the fewest models win, then the nearest to equal weights, then those of the grid.
     """
-    points = simplex(len(probability), steps)
-    scores = grid_scores(task, points, probability, labels, track)
+    points = simplex(objective.models, steps)
+    scores = objective.grid(steps, track)
+    distance = np.abs(points - 1 / objective.models).sum(axis=1)
     # Scores that differ by rounding alone are equal.
-    best = points[scores >= scores.max() - 1e-12]
-    distance = np.abs(best - 1 / len(probability)).sum(axis=1)
-    chosen = best[np.lexsort((distance, (best > 0).sum(axis=1)))[0]]
-    return chosen, float(scores.max())
+    rounded = np.round(scores / EQUAL)
+    order = np.lexsort((distance, (points > 0).sum(axis=1), -rounded))
+    on_grid = float(scores[order[0]])
+    best, best_score = points[order[0]], on_grid
+    equal = np.full((1, objective.models), 1 / objective.models)  # which may be no point of the grid
+    for start in np.concatenate([points[order[:STARTS]], equal]):
+        weights, score = refine(objective, start)
+        if score > best_score + EQUAL:
+            best, best_score = weights, score
+    return Found(best, best_score, on_grid, scores)
 
 
-def grid_scores(
-    task: Task, points: np.ndarray, probability: np.ndarray, labels: np.ndarray, track: Track = iter
-) -> np.ndarray:
-    """The task's score at each point, float64 (P,)."""
-    counted = (labels != task.invalid).reshape(len(labels), -1).any(axis=1)
-    probability, labels = probability[:, counted], labels[counted]
-    flat = probability.reshape(len(probability), -1)  # (M, N C)
-    chunk = max(1, CHUNK_NUMBERS // flat.shape[1])
-    count = _scores_one if task.kind == "one" else _scores_many
-    parts = []
-    for start in track(range(0, len(points), chunk)):
-        fused = (points[start : start + chunk] @ flat).reshape(-1, *probability.shape[1:])  # (P, N, C)
-        parts.append(count(task, fused, labels))
-    return np.concatenate(parts)
+def refine(objective: Objective, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """From weights (M,) to better ones, and their score, until no exchange of weight between two models gains."""
+    score, gained = objective.score(weights), True
+    while gained:
+        gained = False
+        for one, other in itertools.combinations(range(len(weights)), 2):
+            for candidate in _exchanged(objective, weights, one, other):
+                found = objective.score(candidate)
+                if found > score + EQUAL:
+                    weights, score, gained = candidate, found, True
+    return weights, score
 
 
-def _scores_one(task: Task, fused: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Scores from the confusion matrix of each point."""
-    points, _, classes = fused.shape
-    pairs = labels.astype(np.int64) * classes + fused.argmax(axis=2)  # (P, N)
-    pairs += np.arange(points)[:, None] * classes**2
-    confusion = np.bincount(pairs.ravel(), minlength=points * classes**2).reshape(points, classes, classes)
-    right = np.diagonal(confusion, axis1=1, axis2=2)  # (P, C)
-    f1 = _f1(right, confusion.sum(axis=2) + confusion.sum(axis=1))
-    return task.score.f1 * f1.mean(axis=1) + task.score.accuracy * right.sum(axis=1) / len(labels)
-
-
-def _scores_many(task: Task, fused: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Scores from the counts of each unit at each point."""
-    counted, present = labels != task.invalid, labels == 1
-    decided = (fused > THRESHOLD) & counted
-    right_ones = (decided & present).sum(axis=1)  # (P, C)
-    f1 = _f1(right_ones, decided.sum(axis=1) + present.sum(axis=0))
-    accuracy = ((decided == present) & counted).sum(axis=(1, 2)) / counted.sum()
-    return task.score.f1 * f1.mean(axis=1) + task.score.accuracy * accuracy
-
-
-def _f1(right: np.ndarray, decided_and_present: np.ndarray) -> np.ndarray:
-    """2 TP / (2 TP + FP + FN), 0 where nothing was decided or present."""
-    return np.divide(2 * right, decided_and_present, out=np.zeros(right.shape), where=decided_and_present > 0)
+def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) -> list[np.ndarray]:
+    """The best weights between which two models can exchange theirs; none where both have none."""
+    share = weights[one] + weights[other]
+    if share == 0:
+        return []
+    start, end = weights.copy(), weights.copy()
+    start[one], start[other], end[one], end[other] = 0, share, share, 0
+    places, scores = objective.along(start, end, weights)
+    edges = np.concatenate([[0.0], places, [1.0]])
+    widths = np.diff(edges)
+    scores = np.where(widths > NARROW, scores, -np.inf)
+    best = np.flatnonzero(scores >= scores.max() - EQUAL)
+    widest = best[widths[best].argmax()]
+    place = (edges[widest] + edges[widest + 1]) / 2
+    candidate = weights.copy()
+    candidate[one], candidate[other] = place * share, (1 - place) * share
+    return [candidate]

@@ -1,6 +1,6 @@
 """Predictions of several models and the labels, brought together by (video, frame).
 
-Legend: M models, N frames, C classes.
+Legend: N frames, C classes.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions
+from fercache.cache.predictions import Predictions, read_predictions
 from fercache.data.annotations import labelled
-from fercache.data.manifest import Manifest
+from fercache.data.manifest import Manifest, Video
 from fercache.errors import CacheError, DataError, raise_problems
-from fercache.scoring.metrics import probabilities
+from fercache.scoring.outputs import LabelledOutputs, Outputs
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The labelled frames that all models have predicted."""
+class Aligned:
+    """The frames that all models have predicted, and their labels."""
 
-    probability: np.ndarray
-    """float64 (M, N, C)."""
-    labels: np.ndarray
-    """int8 (N,) or (N, C)."""
-    recording: np.ndarray
-    """int64 (N,): number of the recording (the manifest's group) that a frame is of, from 0."""
+    video_ids: tuple[str, ...]
+    """In the order of `outputs`."""
+    outputs: LabelledOutputs
     missing: int
     """Labelled frames without a prediction (no face found, or a video not predicted): they are not scored."""
 
@@ -53,58 +50,69 @@ def read_all(paths: Sequence[Path]) -> list[Predictions]:
     return found
 
 
-def common_frames(predictions: Sequence[Predictions]) -> dict[str, list[VideoPredictions]]:
-    """Per video the frames that all have, one entry a model; frames that only some have are counted and left out."""
-    videos = [video for video in predictions[0].videos if all(video in p.videos for p in predictions)]
-    common: dict[str, list[VideoPredictions]] = {}
+def common_frames(predictions: Sequence[Predictions]) -> tuple[tuple[str, ...], Outputs]:
+    """The videos and the frames that all have; those that only some have are counted and left out."""
+    videos = tuple(video for video in predictions[0].videos if all(video in p.videos for p in predictions))
+    frames, logits = [np.empty(0, np.int32)], []
     for video in videos:
         parts = [p.videos[video] for p in predictions]
         frame = reduce(np.intersect1d, [part.frame for part in parts])
-        common[video] = [VideoPredictions(frame, part.logits[np.isin(part.frame, frame)]) for part in parts]
-    kept = sum(len(parts[0].frame) for parts in common.values())
+        frames.append(frame)
+        logits.append(np.stack([part.logits[np.isin(part.frame, frame)] for part in parts]))
+    counts = [len(frame) for frame in frames]
+    kept = sum(counts)
     if not kept:
         raise DataError("the predictions have no frame in common")
     lost = [sum(len(v.frame) for v in p.videos.values()) - kept for p in predictions]
     if any(lost):
         log.warning("frames that not all models have are left out: %s", ", ".join(map(str, lost)))
-    return common
+    first = np.cumsum(counts, dtype=np.int64)
+    return videos, Outputs(predictions[0].task, np.concatenate(logits, axis=1), first, np.concatenate(frames))
 
 
-def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Labelled:
-    """The labelled common frames. Raises DataError for videos the manifest lacks, or where nothing is labelled."""
+def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
+    """The common frames and their labels. DataError for videos the manifest lacks, or where nothing is labelled."""
     task = data.task
     if predictions[0].task != task:
         raise DataError(f"the predictions are of task {predictions[0].task.name}, the manifest of task {task.name}")
     known = {video.video_id: video for video in data.videos}
-    common = common_frames(predictions)
-    raise_problems([f"video {v}: is predicted, but not in the manifest" for v in common if v not in known], DataError)
-    split = data.split(predictions[0].split)
-    absent = [video.video_id for video in split if video.video_id not in common]
+    video_ids, outputs = common_frames(predictions)
+    raise_problems(
+        [f"video {v}: is predicted, but not in the manifest" for v in video_ids if v not in known], DataError
+    )
+    absent = [video for video in data.split(predictions[0].split) if video.video_id not in video_ids]
     if absent:
-        log.warning("videos of the split that not all predictions have: %s", ", ".join(absent))
-    logits, labels, groups, missing, problems = [], [], [], 0, []
-    for video in {video.video_id: video for video in [*split, *(known[v] for v in common)]}.values():
+        names = ", ".join(video.video_id for video in absent)
+        log.warning("videos of the split that not all predictions have: %s", names)
+    labels, missing, problems = [], 0, []
+    for video, begin, end in zip(map(known.get, video_ids), outputs.first, outputs.first[1:], strict=False):
         try:
-            video_labels = video.labels(task)
-            parts = common.get(video.video_id, [])
-            frame = parts[0].frame if parts else np.empty(0, dtype=np.int32)
-            if len(frame) and frame[-1] > len(video_labels):
-                beyond = f"frame {frame[-1]} is predicted, but it has {len(video_labels)} frames"
-                raise DataError(f"video {video.video_id}: {beyond}")
+            every, own = _labels(video, outputs.frame[begin:end], task)
         except DataError as error:
             problems += str(error).splitlines()
             continue
-        counts = labelled(video_labels[frame - 1], task)
-        missing += int(labelled(video_labels, task).sum() - counts.sum())
-        if parts:
-            logits.append(np.stack([part.logits[counts] for part in parts]))
-            labels.append(video_labels[frame - 1][counts])
-            groups += [video.group] * int(counts.sum())
+        labels.append(own)
+        missing += int(labelled(every, task).sum() - labelled(own, task).sum())
+    for video in absent:
+        try:
+            missing += int(labelled(video.labels(task), task).sum())
+        except DataError as error:
+            problems += str(error).splitlines()
     raise_problems(problems, DataError)
-    if not sum(map(len, labels)):
+    found = np.concatenate(labels)
+    if not labelled(found, task).any():
         raise DataError(f"split {predictions[0].split}: no predicted frame is labelled")
+    groups = np.repeat([known[video_id].group for video_id in video_ids], np.diff(outputs.first))
     recording = np.unique(groups, return_inverse=True)[1]
-    return Labelled(probabilities(task, np.concatenate(logits, axis=1)), np.concatenate(labels), recording, missing)
+    return Aligned(video_ids, LabelledOutputs(**vars(outputs), labels=found, recording=recording), missing)
+
+
+def _labels(video: Video, frame: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of all frames of a video, and those of some."""
+    every = video.labels(task)
+    if len(frame) and frame[-1] > len(every):
+        raise DataError(f"video {video.video_id}: frame {frame[-1]} is predicted, but it has {len(every)} frames")
+    return every, every[frame - 1]
 
 
 def to_logits(task: Task, probability: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The ensemble: weights of several models' probabilities, searched on one split and applied to any.
 
-Legend: M models, N frames, C classes.
+Legend: M models, F frames, C classes.
 """
 
 from __future__ import annotations
@@ -8,28 +8,33 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fercache import runtime
 from fercache.cache.predictions import Predictions, VideoPredictions, check_replaceable, write_predictions
-from fercache.config import EnsembleConfig
+from fercache.config import EnsembleConfig, as_plain
 from fercache.data.manifest import read_manifest
 from fercache.errors import ConfigError, DataError, RunError
 from fercache.files import contents, write_text
-from fercache.scoring.metrics import Scores, decide, probabilities, score
-from fercache.scoring.search import fuse, search
-from fercache.stages.aligned import common_frames, read_all, to_logits, with_labels
+from fercache.scoring.choice import SEARCHED, Recipe
+from fercache.scoring.folds import absent, folds
+from fercache.scoring.grid import point_count
+from fercache.scoring.honest import results, worth
+from fercache.scoring.metrics import decide
+from fercache.stages.aligned import Aligned, common_frames, read_all, to_logits, with_labels
+from fercache.stages.ensemble_file import (
+    FILE_NAME,
+    FORMAT,
+    choice_as_plain,
+    notes,
+    read_ensemble,
+    worth_as_plain,
+)
 
 log = logging.getLogger(__name__)
 
-FORMAT = "fercache-ensemble 1"
-FILE_NAME = "ensemble.json"
 MOST_POINTS = 1_000_000
 """Of the grid; four models at a step of .01 have 176,851."""
 
@@ -41,92 +46,82 @@ def search_ensemble(
     settings: EnsembleConfig | None = None,
     *,
     task: str | None = None,
+    seed: int = 0,
 ) -> Path:
-    """Search the weights with the best task score over the grid; returns `out`/ensemble.json.
+    """Choose the ensemble with the best task score, and say what it is worth; returns `out`/ensemble.json.
 
-    The weights are chosen on the frames that they are scored on, so the score is an upper bound of
-    what they give elsewhere; the file says so beside the best single model and equal weights.
+    What is chosen on all frames looks better on them than it is elsewhere; so the same is chosen on each part of the
+    recordings but one, and scored on that one. Beside it stand the best single model and equal weights, with
+    intervals over recordings.
     """
     settings = settings or EnsembleConfig()
     data = read_manifest(manifest, task)
     found = read_all(predictions)
-    _check_models(predictions, [p.model for p in found])
-    _check_folder(out, [p.model for p in found], found[0].split, settings.step)
+    models = [p.model for p in found]
+    plain = {key: value for key, value in as_plain(settings).items() if key != "predictions"}
+    _check_models(predictions, models)
+    _check_folder(out, models, found[0].split, plain)
     _check_points(len(found), settings.step)
     frames = with_labels(found, data)
-    track = partial(runtime.progress, what="search")
-    weights, _ = search(data.task, frames.probability, frames.labels, round(1 / settings.step), track)
-
-    def scored(chosen: np.ndarray) -> Scores:
-        return score(data.task, decide(data.task, fuse(chosen, frames.probability)), frames.labels)
-
-    single = [scored(row) for row in np.eye(len(found))]
-    rows = {
-        **{str(path): result for path, result in zip(predictions, single, strict=True)},
-        "equal weights": scored(np.full(len(found), 1 / len(found))),
-        "searched": scored(weights),
-    }
+    outputs, fold = frames.outputs, _folds(frames, settings, seed)
+    recipe = Recipe(round(1 / settings.step), settings.smoothing, settings.temperatures, settings.thresholds)
+    ensemble = worth(outputs, recipe, fold, seed)
+    single = results(
+        outputs, {m: decide(data.task, p) for m, p in zip(models, outputs.probability(), strict=True)}, seed
+    )
+    names = zip(predictions, models, strict=True)
     content = {
         "format": FORMAT,
         "task": data.task.name,
         "split": found[0].split,
-        "step": settings.step,
-        "frames": len(frames.labels),
-        "models": [{"predictions": str(p), "model": f.model} for p, f in zip(predictions, found, strict=True)],
-        "weights": weights.tolist(),
-        "scores": {name: {"f1": s.f1, "accuracy": s.accuracy, "score": s.score} for name, s in rows.items()},
-        "note": "the weights were chosen on these frames, so 'searched' is no estimate for other videos",
+        "frames": int((outputs.labels != data.task.invalid).reshape(len(outputs.labels), -1).any(axis=1).sum()),
+        "recordings": int(outputs.recording.max()) + 1,
+        "settings": plain,
+        "select": "last" if all(p.select == "last" for p in found) else "best",
+        "models": [{"predictions": str(p), "model": m, "score": single[m].score.value} for p, m in names],
+        **choice_as_plain(ensemble.choices[SEARCHED]),
+        **worth_as_plain(ensemble),
+        "absent": absent(data.task, outputs.labels, fold) if fold is not None else {},
     }
+    content["notes"] = notes(content)
     write_text(out / FILE_NAME, json.dumps(content, indent=2) + "\n")
     return out / FILE_NAME
 
 
-def describe_search(file: Path) -> str:
-    """What a search found, as text."""
-    content = _read(file)
-    names = [model["predictions"] for model in content["models"]]
-    width = max(map(len, content["scores"]))
-    lines = [f"{name:<{width}}  weight {w:.3f}" for name, w in zip(names, content["weights"], strict=True)]
-    lines += ["", f"{'':<{width}}      F1  accuracy       E"]
-    for name, s in content["scores"].items():
-        lines.append(f"{name:<{width}}  {s['f1']:.4f}    {s['accuracy']:.4f}  {s['score']:.4f}")
-    best = max(content["scores"][name]["score"] for name in names)
-    gain = content["scores"]["searched"]["score"] - best
-    lines.append(
-        f"The searched weights are {gain:+.4f} against the best single model on the {content['frames']} frames"
-        " that they were chosen on: an upper bound, no estimate for other videos."
-    )
-    return "\n".join(lines)
+def _folds(frames: Aligned, settings: EnsembleConfig, seed: int) -> np.ndarray | None:
+    """The fold of each frame; None where none are asked for. DataError where recordings are too few."""
+    if not settings.folds:
+        return None
+    outputs = frames.outputs
+    return folds(outputs.task, outputs.labels, outputs.recording, settings.folds, seed)
 
 
 def apply_ensemble(file: Path, predictions: Sequence[Path], out: Path) -> Path:
     """Fuse predictions of the models that `file` names, of any split, into an ordinary predictions file `out`."""
-    content = _read(file)
-    found = read_all(predictions)
-    models = [model["model"] for model in content["models"]]
+    ensemble = read_ensemble(file)
+    found, models = read_all(predictions), ensemble.models
     _check_models(predictions, [p.model for p in found])
     if {p.model for p in found} != set(models):
-        lacking = [m["predictions"] for m in content["models"] if m["model"] not in {p.model for p in found}]
+        lacking = [m["predictions"] for m in ensemble.content["models"] if m["model"] not in {p.model for p in found}]
         strange = [str(path) for path, p in zip(predictions, found, strict=True) if p.model not in models]
         raise DataError(
             f"{file}: was searched over other models: no predictions given for {lacking}, unknown to it: {strange}"
         )
     found.sort(key=lambda p: models.index(p.model))
-    task = found[0].task
-    if task.name != content["task"]:
-        raise DataError(f"{file}: is of task {content['task']}, the predictions of task {task.name}")
+    task, chosen = found[0].task, ensemble.chosen
+    if task.name != ensemble.content["task"]:
+        raise DataError(f"{file}: is of task {ensemble.content['task']}, the predictions of task {task.name}")
     prior = found[0].train_prior
     if any(not np.allclose(p.train_prior, prior, atol=1e-6) for p in found):
         raise DataError(
             "the models were trained on labels of different shares (train_prior): are they of one data set?"
         )
-    weights = np.asarray(content["weights"])
-    fingerprint = hashlib.sha256(json.dumps([models, content["weights"]]).encode()).hexdigest()
+    fingerprint = hashlib.sha256(ensemble.fingerprint_source.encode()).hexdigest()
     check_replaceable(out, fingerprint, found[0].split)
-    videos = {}
-    for video, parts in common_frames(found).items():
-        fused = fuse(weights, np.stack([probabilities(task, part.logits) for part in parts]))
-        videos[video] = VideoPredictions(parts[0].frame, to_logits(task, fused))
+    video_ids, outputs = common_frames(found)
+    logits = to_logits(task, chosen.probability(outputs))
+    parts = (np.split(values, outputs.first[1:-1]) for values in (outputs.frame, logits))
+    videos = {video_id: VideoPredictions(*part) for video_id, *part in zip(video_ids, *parts, strict=True)}
     fused_predictions = Predictions(
         task=task,
         split=found[0].split,
@@ -135,6 +130,7 @@ def apply_ensemble(file: Path, predictions: Sequence[Path], out: Path) -> Path:
         select="last" if all(p.select == "last" for p in found) else "best",
         train_prior=prior,
         videos=videos,
+        thresholds=chosen.thresholds,
     )
     write_predictions(out, fused_predictions)
     log.info("%s: %d models fused, split %s", out, len(models), found[0].split)
@@ -149,39 +145,19 @@ def _check_models(paths: Sequence[Path], models: Sequence[str]) -> None:
         raise DataError(f"the same model is given more than once: {', '.join(twice)}")
 
 
-def _check_folder(out: Path, models: list[str], split: str, step: float) -> None:
+def _check_folder(out: Path, models: list[str], split: str, settings: dict) -> None:
     file = out / FILE_NAME
     if file.exists():
-        before = _read(file)
-        if ([model["model"] for model in before["models"]], before["split"], before["step"]) != (models, split, step):
+        before = read_ensemble(file)
+        if (before.models, before.content["split"], before.content["settings"]) != (models, split, settings):
             raise RunError(
-                f"{out}: holds another ensemble (other models, split or step); choose another folder, or remove it"
+                f"{out}: holds another ensemble (other models, split or settings); choose another folder, or remove it"
             )
     elif contents(out):
         raise RunError(f"{out}: is not empty and holds no {FILE_NAME}; choose another folder")
 
 
 def _check_points(models: int, step: float) -> None:
-    points = math.comb(round(1 / step) + models - 1, models - 1)
+    points = point_count(models, round(1 / step))
     if points > MOST_POINTS:
         raise ConfigError(f"step: {step:g} with {models} models makes {points} points, expected at most {MOST_POINTS}")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{file}: is no ensemble (expected format {FORMAT!r})")
-    weights, models = content.get("weights"), content.get("models")
-    named = isinstance(models, list) and all(
-        isinstance(m, dict) and isinstance(m.get("model"), str) and isinstance(m.get("predictions"), str)
-        for m in models
-    )
-    if not named or not {"task", "split", "step", "scores", "frames"} <= content.keys():
-        raise DataError(f"{file}: is damaged: it does not name its models, task, split, step, frames and scores")
-    numbers = isinstance(weights, list) and all(isinstance(w, (int, float)) and w >= 0 for w in weights)
-    if not numbers or len(models) != len(weights) or abs(sum(weights) - 1) > 1e-3:
-        raise DataError(f"{file}: weights: found {weights}, expected one for each model, at least 0, that sum to 1")
-    return content

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from fercache.data.annotations import labelled
 from fercache.data.manifest import read_manifest
+from fercache.scoring.calibration import BINS, Calibration, calibration, coverage
 from fercache.scoring.intervals import draws, interval, tally
 from fercache.scoring.metrics import Scores, decide, score
-from fercache.stages.aligned import read_all, with_labels
+from fercache.stages.aligned import Aligned, read_all, with_labels
 from fercache.tasks import Task
+
+COLUMNS = (
+    *("predictions", "F1", "accuracy", "E", "E, 95 % over recordings"),
+    *("F1 occurring", "exact match", "frames", "not predicted"),
+)
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,18 @@ class Evaluation:
     name: str
     task: Task
     split: str
+    select: str
+    """How the model's epoch was chosen: best saw these labels, where the split is validation."""
     scores: Scores
     interval: tuple[float, float]
-    """Of the score: 95 % of what it comes out as when the recordings are drawn again."""
+    """Of the score: 95 % of what it comes out as when the recordings are drawn again; nan for one recording."""
     missing: int
     """Labelled frames without a prediction; they are not scored."""
+    calibration: Calibration
+    coverage: dict[float, float]
+    """Share of frames that are kept, the surest ones -> accuracy on them."""
+    videos: dict[str, Scores]
+    """Of each video with labels."""
 
 
 def evaluate(manifest: Path, predictions: Sequence[Path], *, task: str | None = None) -> list[Evaluation]:
@@ -33,38 +51,138 @@ def evaluate(manifest: Path, predictions: Sequence[Path], *, task: str | None = 
     evaluations = []
     for path, found in zip(predictions, read_all(predictions), strict=True):
         frames = with_labels([found], data)
-        decisions = decide(data.task, frames.probability[0])
-        scores = score(data.task, decisions, frames.labels)
-        counts = tally(data.task, decisions, frames.labels, frames.recording)
+        outputs = frames.outputs
+        (probability,) = outputs.probability()
+        decisions = decide(data.task, probability, found.thresholds)
+        counts = tally(data.task, decisions, outputs.labels, outputs.recording)
         drawn = interval(counts.scores(data.task, draws(len(counts.counted), seed=0)))
-        evaluations.append(Evaluation(path.stem, data.task, found.split, scores, drawn, frames.missing))
+        evaluations.append(
+            Evaluation(
+                name=path.stem,
+                task=data.task,
+                split=found.split,
+                select=found.select,
+                scores=score(data.task, decisions, outputs.labels),
+                interval=drawn,
+                missing=frames.missing,
+                calibration=calibration(data.task, probability, outputs.labels),
+                coverage=coverage(data.task, probability, outputs.labels, found.thresholds),
+                videos=_by_video(frames, decisions),
+            )
+        )
     return evaluations
 
 
-def describe(evaluations: Sequence[Evaluation]) -> str:
-    """The scores as text: a row a file, then F1 by class."""
+def _by_video(frames: Aligned, decisions: np.ndarray) -> dict[str, Scores]:
+    task, outputs = frames.outputs.task, frames.outputs
+    found = {}
+    for video_id, (begin, end) in zip(frames.video_ids, itertools.pairwise(outputs.first), strict=True):
+        labels = outputs.labels[begin:end]
+        if labelled(labels, task).any():
+            found[video_id] = score(task, decisions[begin:end], labels)
+    return found
+
+
+def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
+    """The scores as text: a row a file, F1 by class, calibration, and with `videos` a row a video."""
     task = evaluations[0].task
     weights = f"{task.score.f1:g} F1 + {task.score.accuracy:g} accuracy"
-    names = [evaluation.name for evaluation in evaluations]
-    width = max(map(len, [*names, "predictions"]))
     lines = [f"task {task.name}, split {evaluations[0].split}; E = {weights}", ""]
-    columns = ("F1", "accuracy", "E", "E, 95 % over recordings", "F1 occurring", "exact match", "frames")
-    columns += ("not predicted",)
-    lines.append(f"{'predictions':<{width}}  " + "  ".join(f"{name:>8}" for name in columns))
-    for evaluation in evaluations:
-        s = evaluation.scores
-        numbers = [f"{value:.4f}" for value in (s.f1, s.accuracy, s.score)]
-        numbers += ["{:.4f} to {:.4f}".format(*evaluation.interval)]
-        numbers += [f"{s.f1_occurring:.4f}", f"{s.exact_match:.4f}", str(s.frames), str(evaluation.missing)]
-        cells = "  ".join(f"{text:>{max(8, len(name))}}" for text, name in zip(numbers, columns, strict=True))
-        lines.append(f"{evaluation.name:<{width}}  {cells}")
+    lines += _table(COLUMNS, [_row(evaluation) for evaluation in evaluations])
+    counts = evaluations[0].scores.count_per_class
     lines += ["", "F1 by class (labelled frames of the class)"]
     for place, name in enumerate(task.classes):
         values = "  ".join(f"{evaluation.scores.f1_per_class[place]:.4f}" for evaluation in evaluations)
-        lines.append(f"  {name:<10} {values}  ({evaluations[0].scores.count_per_class[place]})")
-    absent = [
-        name for name, count in zip(task.classes, evaluations[0].scores.count_per_class, strict=True) if not count
-    ]
+        lines.append(f"  {name:<10} {values}  ({counts[place]})")
+    absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
     if absent:
         lines.append(f"No label of {', '.join(absent)}: F1 counts them as 0, 'F1 occurring' leaves them out.")
+    shares = list(evaluations[0].coverage)
+    lines += ["", "Calibration error (ECE), and accuracy on the surest share of what is labelled"]
+    lines += _table(
+        ("predictions", "ECE", *(f"{share:.0%}" for share in shares)),
+        [[e.name, f"{e.calibration.ece:.4f}", *(f"{e.coverage[s]:.4f}" for s in shares)] for e in evaluations],
+    )
+    for evaluation in evaluations:
+        lines += _confusion(evaluation)
+        if videos:
+            lines += ["", f"{evaluation.name}, by video"]
+            rows = [
+                [video_id, f"{s.f1_occurring:.4f}", f"{s.accuracy:.4f}", str(s.frames)]
+                for video_id, s in evaluation.videos.items()
+            ]
+            lines += _table(("video", "F1 occurring", "accuracy", "frames"), rows)
     return "\n".join(lines)
+
+
+def as_plain(evaluation: Evaluation) -> dict[str, Any]:
+    """All of it as plain values that JSON can hold; an empty bin of the reliability table has null."""
+    found = evaluation.calibration
+    reliability = [
+        {"from": low / BINS, "to": (low + 1) / BINS, "count": int(count), "said": _or_none(said), "found": _or_none(so)}
+        for low, (count, said, so) in enumerate(zip(found.count, found.said, found.found, strict=True))
+    ]
+    return {
+        "name": evaluation.name,
+        "task": evaluation.task.name,
+        "split": evaluation.split,
+        "select": evaluation.select,
+        **_scores_as_plain(evaluation.scores, evaluation.task),
+        "interval": list(map(_or_none, evaluation.interval)),
+        "not_predicted": evaluation.missing,
+        "ece": found.ece,
+        "reliability": reliability,
+        "coverage": {f"{share:g}": accuracy for share, accuracy in evaluation.coverage.items()},
+        "videos": {video_id: _scores_as_plain(s, evaluation.task) for video_id, s in evaluation.videos.items()},
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _scores_as_plain(scores: Scores, task: Task) -> dict[str, Any]:
+    return {
+        "score": scores.score,
+        "f1": scores.f1,
+        "accuracy": scores.accuracy,
+        "f1_occurring": scores.f1_occurring,
+        "exact_match": scores.exact_match,
+        "f1_per_class": dict(zip(task.classes, scores.f1_per_class, strict=True)),
+        "count_per_class": dict(zip(task.classes, scores.count_per_class, strict=True)),
+        "frames": scores.frames,
+        "confusion": None if scores.confusion is None else scores.confusion.tolist(),
+    }
+
+
+def _row(evaluation: Evaluation) -> list[str]:
+    s = evaluation.scores
+    return [
+        evaluation.name,
+        *(f"{value:.4f}" for value in (s.f1, s.accuracy, s.score)),
+        "-" if np.isnan(evaluation.interval[0]) else "{:.4f} to {:.4f}".format(*evaluation.interval),
+        f"{s.f1_occurring:.4f}",
+        f"{s.exact_match:.4f}",
+        str(s.frames),
+        str(evaluation.missing),
+    ]
+
+
+def _confusion(evaluation: Evaluation) -> list[str]:
+    """Labels by row, decisions by column; for one of many alone."""
+    if evaluation.scores.confusion is None:
+        return []
+    names = evaluation.task.classes
+    rows = [[name, *map(str, row)] for name, row in zip(names, evaluation.scores.confusion, strict=True)]
+    return ["", *_table((f"{evaluation.name}: is, decided as", *names), rows)]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return "  ".join([f"{first[0]:<{first[1]}}", *(f"{text:>{width}}" for text, width in others)])
+
+    return [line(row) for row in [columns, *rows]]

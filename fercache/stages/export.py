@@ -115,9 +115,11 @@ def _write_videos(folder: Path, found: Predictions, videos: tuple[Video, ...], d
     for video in videos:
         filled = fill(data.task, found.videos[video.video_id], video.num_frames, found.train_prior)
         if form == "abaw2021":
-            write_annotation(folder / f"{video.video_id}.txt", data.task, decide(data.task, filled.probability))
+            write_annotation(
+                folder / f"{video.video_id}.txt", data.task, decide(data.task, filled.probability, found.thresholds)
+            )
         else:
-            write_text(folder / f"{video.video_id}.csv", _csv(data.task, filled))
+            write_text(folder / f"{video.video_id}.csv", _csv(data.task, filled, found.thresholds))
         ranges += [(video.video_id, *entry) for entry in filled.ranges]
         if not filled.present.any():
             without.append(video.video_id)
@@ -132,9 +134,9 @@ def _write_videos(folder: Path, found: Predictions, videos: tuple[Video, ...], d
         log.warning("videos without any face got the training prior: %s", ", ".join(without))
 
 
-def _csv(task: Task, filled: Filled) -> str:
+def _csv(task: Task, filled: Filled, thresholds: np.ndarray | None) -> str:
     """frame, face (1 = predicted from one), the decision, and a probability for each class."""
-    decisions = decide(task, filled.probability)
+    decisions = decide(task, filled.probability, thresholds)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     decided = ["label"] if task.kind == "one" else list(task.classes)

@@ -65,11 +65,13 @@ def predict(
         raise DataError(f"{manifest}: has no video in split {settings.split}")
     _check_cache(model, checkpoint, reader)
     videos = cached_videos(reader, videos, settings.allow_missing)
+    if not videos:
+        raise CacheError(f"{cache}: has none of the videos of split {settings.split}")
     numbers = {video.video_id: reader.frame(video.video_id) for video in videos}
     with runtime.stop_signals() as stop:
         if checkpoint["kind"] == FRAME:
             rows = MappedRows(reader, list(numbers), "logits")
-            rows.check_finite()
+            rows.check_finite(stop.check)
             logits = rows.gather(np.arange(len(rows))).numpy()
         else:
             logits = _middle_logits(model, checkpoint, reader, numbers, settings.batch_size, stop)
@@ -124,7 +126,7 @@ def _middle_logits(
     """A head's logits of all present frames of the videos, float32 (sum of F, C)."""
     device, network = runtime.device(), network_of(model, checkpoint)
     rows = MappedRows(cache, list(numbers), seen_by(network.head))
-    rows.check_finite()
+    rows.check_finite(stop.check)
     line = TimeLine.of(numbers, checkpoint["window"])
     windows, steps = WindowSet(line, line.place, checkpoint["window"]), in_order(range(len(rows)), batch_size)
     if not steps:

@@ -75,3 +75,8 @@ def test_recordings_that_are_alike_leave_no_doubt():
     counts = tally(EXPR, decisions, labels, np.repeat(np.arange(6), 4))
     low, high = interval(counts.scores(EXPR, draws(6, seed=0)))
     assert low == pytest.approx(high) == pytest.approx(score(EXPR, decisions, labels).score)
+
+
+def test_one_recording_says_nothing_of_others():
+    counts = tally(EXPR, np.array([0, 1]), np.array([0, 0]), np.zeros(2, int))
+    assert np.isnan(interval(counts.scores(EXPR, draws(1, seed=0)))).all()

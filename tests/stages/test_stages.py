@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -15,7 +16,7 @@ import pytest
 import torch
 from conftest import write_video
 
-from fercache.cache.predictions import read_predictions
+from fercache.cache.predictions import VideoPredictions, read_predictions, write_predictions
 from fercache.cache.reader import Cache
 from fercache.config import EnsembleConfig, ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
@@ -28,7 +29,8 @@ from fercache.models.weights import load_weights
 from fercache.rundir import RunDir
 from fercache.scoring.metrics import probabilities
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
-from fercache.stages.evaluate import describe, evaluate
+from fercache.stages.ensemble_file import describe_search
+from fercache.stages.evaluate import as_plain, describe, evaluate
 from fercache.stages.export import export, fill
 from fercache.stages.extract import extract
 from fercache.stages.finetune import finetune
@@ -41,6 +43,7 @@ HEADS = {
     name: TrainTemporalConfig(head=name, epochs=1, batch_size=4, precision="fp32") for name in ("gru", "transformer")
 }
 EXACT = ExtractConfig(backend="eager", precision="fp32", dtype="float32", batch_size=5, workers=0)
+NO_FOLDS = EnsembleConfig(folds=0)
 
 
 def make_manifest(folder: Path, task="expr") -> Path:
@@ -301,11 +304,14 @@ def test_missing_videos_of_a_cache_are_all_named(project, tmp_path):
 
 def test_the_ensemble_and_its_file(project, tmp_path):
     paths = list(project.predictions.values())
-    file = search_ensemble(project.manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1))
+    file = search_ensemble(project.manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1, folds=2))
     content = json.loads(file.read_text())
     assert sum(content["weights"]) == pytest.approx(1) and len(content["models"]) == 3
-    scores = content["scores"]
+    scores = content["in_sample"]
     assert scores["searched"]["score"] >= max(s["score"] for s in scores.values()) - 1e-9
+    assert content["across_folds"].keys() == scores.keys() and len(content["folds"]) == 2
+    text = describe_search(file)
+    assert "across folds" in text and "select: best" in text and "Against equal weights" in text
     fused = apply_ensemble(file, paths[::-1], tmp_path / "fused.h5")
     evaluation = evaluate(project.manifest, [fused])[0]
     assert evaluation.scores.score == pytest.approx(scores["searched"]["score"])
@@ -316,9 +322,20 @@ def test_the_ensemble_and_its_file(project, tmp_path):
     assert len(found.videos["n"].frame) == 0
 
 
+def test_smoothing_and_temperatures_are_applied_as_they_were_chosen(project, tmp_path):
+    paths = list(project.predictions.values())
+    settings = EnsembleConfig(step=0.5, folds=0, smoothing=(3,), temperatures=True)
+    file = search_ensemble(project.manifest, paths, tmp_path / "e", settings)
+    content = json.loads(file.read_text())
+    assert content["half_width"] == 3 and content["temperatures"] != [1, 1, 1] and content["across_folds"] == {}
+    assert "smoothed over 3 frames" in describe_search(file) and "No folds" in describe_search(file)
+    found = evaluate(project.manifest, [apply_ensemble(file, paths, tmp_path / "f.h5")])[0]
+    assert found.scores.score == pytest.approx(content["in_sample"]["searched"]["score"])
+
+
 def test_an_ensemble_works_on_another_split(project, tmp_path):
     pair = [project.predictions["cnn"], project.predictions["gru"]]
-    file = search_ensemble(project.manifest, pair, tmp_path / "e")
+    file = search_ensemble(project.manifest, pair, tmp_path / "e", NO_FOLDS)
     settings = PredictConfig(split="test")
     test = [
         predict(project.runs[name], project.manifest, project.cache, tmp_path / f"{name}.h5", settings)
@@ -331,7 +348,7 @@ def test_an_ensemble_works_on_another_split(project, tmp_path):
 
 def test_what_an_ensemble_refuses(project, tmp_path):
     cnn, gru, transformer = project.predictions.values()
-    file = search_ensemble(project.manifest, [cnn, gru], tmp_path / "e")
+    file = search_ensemble(project.manifest, [cnn, gru], tmp_path / "e", NO_FOLDS)
     for call, words in (
         (lambda: search_ensemble(project.manifest, [cnn], tmp_path / "x"), "two or more"),
         (lambda: search_ensemble(project.manifest, [cnn, cnn], tmp_path / "x"), "same model is given more than once"),
@@ -340,17 +357,62 @@ def test_what_an_ensemble_refuses(project, tmp_path):
             lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "e", EnsembleConfig(step=0.1)),
             "holds another",
         ),
+        (lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "x"), "found 2 recordings .* expected 5"),
         (lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"), "holds another ensemble"),
     ):
         with pytest.raises((DataError, RunError), match=words):
             call()
 
 
+def test_a_damaged_ensemble_is_refused(project, tmp_path):
+    pair = [project.predictions["cnn"], project.predictions["gru"]]
+    file = search_ensemble(project.manifest, pair, tmp_path / "e", NO_FOLDS)
+    good = json.loads(file.read_text())
+    for changes, words in (
+        ({"weights": [0.5, 0.6]}, "weights: found"),
+        ({"weights": ["x", 1]}, "weights: found"),
+        ({"temperatures": [1.0]}, "temperatures: found"),
+        ({"half_width": -1}, "half_width: found -1"),
+        ({"thresholds": [0.5] * 3}, "thresholds: found"),
+        ({"format": "fercache-ensemble 1"}, "search it again"),
+        ({"models": [{}]}, "does not name its models"),
+        ({"task": "smile"}, "a known task"),
+    ):
+        file.write_text(json.dumps({**good, **changes}))
+        with pytest.raises(DataError, match=words):
+            apply_ensemble(file, pair, tmp_path / "x.h5")
+
+
+def test_frames_and_videos_that_only_some_models_have_are_left_out_and_said(project, tmp_path, caplog):
+    whole = read_predictions(project.predictions["cnn"])
+    some = {"v": VideoPredictions(whole.videos["v"].frame[1:], whole.videos["v"].logits[1:])}
+    write_predictions(tmp_path / "some.h5", dataclasses.replace(whole, model="other", videos=some))
+    pair = [project.predictions["gru"], tmp_path / "some.h5"]
+    logging.getLogger("fercache").propagate = True
+    file = search_ensemble(project.manifest, pair, tmp_path / "e", NO_FOLDS)
+    assert "videos of the split that not all predictions have: n, w" in caplog.text
+    assert "frames that not all models have are left out: 7, 0" in caplog.text
+    assert json.loads(file.read_text())["frames"] == 4
+    write_predictions(tmp_path / "none.h5", dataclasses.replace(whole, model="none", videos={}))
+    with pytest.raises(DataError, match="no frame in common"):
+        search_ensemble(project.manifest, [pair[0], tmp_path / "none.h5"], tmp_path / "x", NO_FOLDS)
+
+
+def test_everything_of_an_evaluation_as_plain_values(project):
+    (found,) = evaluate(project.manifest, [project.predictions["cnn"]])
+    content = json.loads(json.dumps(as_plain(found)))
+    assert content["score"] == found.scores.score and sum(map(sum, content["confusion"])) == 11
+    assert sum(row["count"] for row in content["reliability"]) == 11 and set(content["videos"]) == {"v", "w"}
+    assert content["coverage"]["1"] == pytest.approx(found.scores.accuracy)
+    assert content["videos"]["w"]["frames"] == 6
+    assert "cnn-validation, by video" in describe([found], videos=True)
+
+
 def test_scores_are_printed_with_what_was_left_out(project):
     text = describe(evaluate(project.manifest, list(project.predictions.values())))
     assert "0.67 F1 + 0.33 accuracy" in text and "Happiness" in text
     # v: 10 labelled frames, 5 of them present and labelled; w: 6; n: 3 without a face.
-    rows = [line.split() for line in text.splitlines() if "-validation" in line]
+    rows = [line.split() for line in text.splitlines() if "-validation" in line][:3]
     assert [row[-2:] for row in rows] == [["11", "8"]] * 3
     assert "No label of Disgust, Fear, Sadness, Surprise" in text
 
@@ -433,9 +495,11 @@ def test_action_units_go_the_whole_way(tmp_path):
     cache = extract(manifest, str(cnn), tmp_path / "cache", EXACT)
     gru = train_temporal(manifest, cache, tmp_path / "gru", HEADS["gru"])
     paths = [predict(run, manifest, cache, tmp_path / f"{run.name}.h5") for run in (cnn, gru)]
-    file = search_ensemble(manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1))
+    file = search_ensemble(manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1, folds=0))
     fused = apply_ensemble(file, paths, tmp_path / "f.h5")
-    searched = json.loads(file.read_text())["scores"]["searched"]["score"]
+    content = json.loads(file.read_text())
+    searched = content["in_sample"]["searched"]["score"]
+    assert read_predictions(fused).thresholds.tolist() == content["thresholds"]
     evaluation = evaluate(manifest, [fused])[0]
     assert evaluation.scores.score == pytest.approx(searched)
     assert (evaluation.scores.frames, evaluation.missing) == (7, 1)

@@ -1,0 +1,79 @@
+"""What an ensemble is worth: in sample, across folds, with intervals over recordings.
+
+Legend: F frames, C classes, R draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fercache.scoring.choice import AcrossFolds, Choice, Recipe, across_folds, choose
+from fercache.scoring.intervals import draws, interval, tally
+from fercache.scoring.metrics import score
+from fercache.scoring.outputs import LabelledOutputs
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number, and the interval in which 95 % of it lie when the recordings are drawn again."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_real(self) -> bool:
+        """Of a difference: whether it can be told from zero, and is a gain."""
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How some decisions do."""
+
+    score: Value
+    f1: float
+    accuracy: float
+    drawn: np.ndarray
+    """The score in each draw of recordings, (R,)."""
+
+    def less(self, other: Result) -> Value:
+        """The difference of the scores, paired: on the same draws."""
+        return Value(self.score.value - other.score.value, *interval(self.drawn - other.drawn))
+
+
+@dataclass(frozen=True)
+class Worth:
+    """The ensemble, and beside it what it should beat."""
+
+    choices: dict[str, Choice]
+    """Chosen on all frames, by weighting."""
+    in_sample: dict[str, Result]
+    """By weighting, on the frames that it was chosen on: an upper bound."""
+    folds: AcrossFolds | None
+    across: dict[str, Result]
+    """By weighting, on frames that it was not chosen on; {} without folds."""
+
+
+def results(outputs: LabelledOutputs, decisions: Mapping[str, np.ndarray], seed: int) -> dict[str, Result]:
+    """How decisions (F,) or (F, C), each under a name, do; all on the same draws of recordings."""
+    task, found = outputs.task, {}
+    drawn_recordings = draws(int(outputs.recording.max()) + 1, seed)
+    for name, decided in decisions.items():
+        scores = score(task, decided, outputs.labels)
+        drawn = tally(task, decided, outputs.labels, outputs.recording).scores(task, drawn_recordings)
+        found[name] = Result(Value(scores.score, *interval(drawn)), scores.f1, scores.accuracy, drawn)
+    return found
+
+
+def worth(outputs: LabelledOutputs, recipe: Recipe, fold: np.ndarray | None, seed: int) -> Worth:
+    """Choose on all frames, and on all folds but one for each one; fold: int (F,), or None for no folds."""
+    choices = choose(outputs, np.ones(len(outputs.frame), bool), recipe)
+    own = results(outputs, {name: chosen.decide(outputs) for name, chosen in choices.items()}, seed)
+    if fold is None:
+        return Worth(choices, own, None, {})
+    across = across_folds(outputs, fold, recipe)
+    return Worth(choices, own, across, results(outputs, across.decisions, seed))

@@ -1,0 +1,196 @@
+"""`ensemble.json`: what an ensemble chose, and what that is worth; written by the search, read where it is applied."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fercache.errors import DataError
+from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Choice
+from fercache.scoring.honest import Result, Value, Worth
+from fercache.tasks import TASKS
+
+FORMAT = "fercache-ensemble 2"
+FILE_NAME = "ensemble.json"
+KEYS = {"task", "split", "frames", "recordings", "settings", "select", "in_sample", "across_folds", "gains", "notes"}
+
+
+@dataclass(frozen=True)
+class EnsembleFile:
+    """What is in the file, with the parts that are applied checked."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def models(self) -> list[str]:
+        """Fingerprints of the models, in the order of the weights."""
+        return [model["model"] for model in self.content["models"]]
+
+    @property
+    def chosen(self) -> Choice:
+        """What is applied."""
+        return _choice(self.content)
+
+    @property
+    def fingerprint_source(self) -> str:
+        """What an applied ensemble is made of, as text."""
+        return json.dumps([self.models, *(self.content[key] for key in CHOSEN)])
+
+
+CHOSEN = ("weights", "temperatures", "half_width", "thresholds")
+
+
+def choice_as_plain(choice: Choice) -> dict[str, Any]:
+    """A choice as JSON holds it."""
+    thresholds = None if choice.thresholds is None else choice.thresholds.tolist()
+    return dict(
+        zip(CHOSEN, (choice.weights.tolist(), list(choice.temperatures), choice.half_width, thresholds), strict=True)
+    )
+
+
+def _choice(content: Mapping[str, Any]) -> Choice:
+    weights, temperatures, half_width, thresholds = (content[key] for key in CHOSEN)
+    swept = None if thresholds is None else np.asarray(thresholds)
+    return Choice(np.asarray(weights), tuple(temperatures), half_width, swept, math.nan)
+
+
+def worth_as_plain(worth: Worth) -> dict[str, Any]:
+    """What an ensemble is worth as JSON holds it."""
+    gains = {}
+    for kind, found in (("in_sample", worth.in_sample), ("across_folds", worth.across)):
+        if found:
+            gains[kind] = {name: _value(found[SEARCHED].less(found[name])) for name in (SINGLE, EQUAL_WEIGHTS)}
+    folds = worth.folds.choices if worth.folds else ()
+    return {
+        "in_sample": {name: _result(result) for name, result in worth.in_sample.items()},
+        "across_folds": {name: _result(result) for name, result in worth.across.items()},
+        "gains": gains,
+        "folds": [{name: choice_as_plain(choice) for name, choice in fold.items()} for fold in folds],
+    }
+
+
+def _value(value: Value) -> dict[str, float | None]:
+    return {"value": value.value, "low": _bound(value.low), "high": _bound(value.high)}
+
+
+def _result(result: Result) -> dict[str, float | None]:
+    score = result.score
+    bounds = {"low": _bound(score.low), "high": _bound(score.high)}
+    return {"score": score.value, **bounds, "f1": result.f1, "accuracy": result.accuracy}
+
+
+def _bound(value: float) -> float | None:
+    """JSON has no nan, which an interval over one recording has."""
+    return None if math.isnan(value) else value
+
+
+def read_ensemble(path: Path) -> EnsembleFile:
+    """The file; DataError where it is none, or is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{path}: is no ensemble of this version (expected format {FORMAT!r}); search it again")
+    problem = _problem(content)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    return EnsembleFile(path, content)
+
+
+def _problem(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the parts that others rely on."""
+    models = content.get("models")
+    named = isinstance(models, list) and all(
+        isinstance(m, dict) and isinstance(m.get("model"), str) and isinstance(m.get("predictions"), str)
+        for m in models
+    )
+    missing = sorted({*KEYS, *CHOSEN} - content.keys())
+    if not named or missing or content["task"] not in TASKS:
+        return f"is damaged: it does not name its models, or lacks {', '.join(missing) or 'a known task'}"
+    weights, temperatures, half_width, thresholds = (content[key] for key in CHOSEN)
+    if not _numbers(weights, len(models), 0, 1) or abs(sum(weights) - 1) > 1e-3:
+        return f"weights: found {weights}, expected one for each model, at least 0, that sum to 1"
+    if not _numbers(temperatures, len(models), 1e-6, 1e6):
+        return f"temperatures: found {temperatures}, expected a positive number for each model"
+    if not isinstance(half_width, int) or half_width < 0:
+        return f"half_width: found {half_width!r}, expected a whole number from 0"
+    classes = len(TASKS[content["task"]].classes)
+    if thresholds is not None and not _numbers(thresholds, classes, 0, 1):
+        return f"thresholds: found {thresholds}, expected {classes} numbers from 0 to 1"
+    return None
+
+
+def _numbers(values: object, count: int, low: float, high: float) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, (int, float)) and low <= value <= high for value in values)
+    )
+
+
+def describe_search(path: Path) -> str:
+    """What a search found and what it is worth, as text."""
+    content = read_ensemble(path).content
+    names = [model["predictions"] for model in content["models"]]
+    width = max(map(len, [*names, *content["in_sample"]]))
+    lines = [f"{'':<{width}}  weight  temperature  its own score"]
+    for name, weight, scale, model in zip(
+        names, content["weights"], content["temperatures"], content["models"], strict=True
+    ):
+        lines.append(f"{name:<{width}}  {weight:.4f}       {scale:.4f}         {model['score']:.4f}")
+    if content["half_width"]:
+        lines.append(f"smoothed over {content['half_width']} frames to either side")
+    if content["thresholds"]:
+        units = zip(TASKS[content["task"]].classes, content["thresholds"], strict=True)
+        lines.append("thresholds: " + ", ".join(f"{name} {value:.3f}" for name, value in units))
+    for kind, title in (("in_sample", "chosen and scored on the same frames"), ("across_folds", "across folds")):
+        if content[kind]:
+            lines += ["", f"{title:<{max(width, len(title))}}      F1  accuracy       E  E, 95 % over recordings"]
+            lines += [
+                f"{name:<{max(width, len(title))}}  {s['f1']:.4f}    {s['accuracy']:.4f}  {s['score']:.4f}"
+                + ("  -" if s["low"] is None else f"  {s['low']:.4f} to {s['high']:.4f}")
+                for name, s in content[kind].items()
+            ]
+    return "\n".join([*lines, "", *content["notes"]])
+
+
+def notes(content: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the numbers."""
+    searched = content["in_sample"][SEARCHED]["score"]
+    if not content["across_folds"]:
+        told = [
+            f"No folds: {searched:.4f} is of the frames that the weights were chosen on, an upper bound, no estimate."
+        ]
+    else:
+        across = content["across_folds"][SEARCHED]["score"]
+        told = [
+            f"Scored on the frames that it was chosen on, the searched ensemble looks {searched - across:+.4f} better"
+            f" than across folds ({searched:.4f}, {across:.4f}): report the latter."
+        ]
+        told += [_gain(name, gain) for name, gain in content["gains"]["across_folds"].items()]
+    if content["absent"]:
+        told.append("Nothing could be chosen for a class that is in one fold alone: " + ", ".join(content["absent"]))
+    if content["select"] != "last":
+        told.append(
+            "The models' epochs were chosen on these videos too (select: best), so that all these numbers are too high."
+        )
+    return told
+
+
+def _gain(name: str, gain: Mapping[str, float]) -> str:
+    if gain["low"] > 0:
+        verdict = "a gain"
+    elif gain["high"] < 0:
+        verdict = "a loss"
+    else:
+        verdict = "which cannot be told from zero"
+    low, high = gain["low"], gain["high"]
+    return f"Against {name}: {gain['value']:+.4f} (95 % from {low:+.4f} to {high:+.4f}), {verdict}."
