@@ -30,7 +30,7 @@ from common import last_number
 HERE = Path(__file__).parent
 FRAMES, CLASSES, MODELS, STEPS = 300_000, 7, 3, 100
 VIDEOS, LENGTH, FOLDS, HALF_WIDTHS = 70, 300, 5, (0, 5)
-EXTRA = 1.0
+EXTRA = 0.5
 
 CASE = """
 import sys, time, resource
@@ -64,8 +64,8 @@ def logits_and_labels(seed: int, videos: int, length: int, extra: float = 0.0) -
     is_class = np.eye(CLASSES)[labels]
     of_video = np.repeat(random.normal(size=(videos, CLASSES)), length, axis=0)
     common = 2.0 * is_class + 0.8 * of_video + random.normal(size=(count, CLASSES))
-    own = 0.2 * np.repeat(random.normal(size=(MODELS, videos, CLASSES)), length, axis=1)
-    logits = common + own + 0.3 * random.normal(size=(MODELS, count, CLASSES))
+    own = 0.12 * np.repeat(random.normal(size=(MODELS, videos, CLASSES)), length, axis=1)
+    logits = common + own + 0.16 * random.normal(size=(MODELS, count, CLASSES))
     logits[0] += extra * is_class
     return logits.astype(np.float32), labels
 
