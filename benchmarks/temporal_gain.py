@@ -36,8 +36,8 @@ RECORDINGS, SECONDS, FPS, SIZE = (42, 24), 6, 15, 64
 """Of training and validation; drawn with so many pixels, which is also what the network sees."""
 RECIPE = {"epochs": 5, "batch_size": 32, "milestones": (4,), "select": "last"}
 HEAD_RECIPE = {"epochs": 20, "batch_size": 32, "milestones": (16,), "select": "last", "lr": 0.05}
-"""Some thousand windows an epoch are too few steps for the paper's rate: after five epochs at .01, on embeddings as they
-are, the GRU of "transitions" still called every frame Neutral."""
+"""Some thousand windows an epoch are few steps: after five epochs at .01, on embeddings as they are, the GRU of
+"transitions" scored what the mean did."""
 DRAWN = {"image_size": SIZE, "zero_init_residual": True, "crop_scale": (0.9, 1.0), "lr": 5e-3}
 REAL = {"image_size": 112, "crop_scale": (1.0, 1.0), "lr": 0.01}
 """Of the frame network, from random numbers; the small set's are those of the README."""
