@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 CERTAIN = 1e-12
 """Lead of a winner that rounding (some 1e-16) cannot take away."""
-Track = Callable[[Sequence[int]], Iterable[int]]
-"""Shows how far a loop has come."""
 
 
 def simplex(models: int, steps: int) -> np.ndarray:
@@ -64,7 +61,7 @@ def leads(scores: np.ndarray, winner: np.ndarray) -> np.ndarray:
     return own - scores.max(axis=0) > CERTAIN
 
 
-def grid_confusions(probability: np.ndarray, labels: np.ndarray, steps: int, track: Track = iter) -> np.ndarray:
+def grid_confusions(probability: np.ndarray, labels: np.ndarray, steps: int) -> np.ndarray:
     """Labels x decisions at each point of `simplex(M, steps)`: int64 (P, C, C).
 
     probability: float64 (M, N, C), two or more models; labels: int (N,), from 0.

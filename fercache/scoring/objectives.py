@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fercache.scoring.grid import Track, crossings, fuse, grid_confusions, leads, simplex, winners
+from fercache.scoring.grid import crossings, fuse, grid_confusions, leads, simplex, winners
 from fercache.scoring.metrics import THRESHOLD, score_of_counts
 from fercache.scoring.thresholds import Units, best_thresholds, bounds
 from fercache.tasks import Task
@@ -28,7 +28,7 @@ class Objective(Protocol):
     def score(self, weights: np.ndarray) -> float:
         """At weights (M,)."""
 
-    def grid(self, steps: int, track: Track) -> np.ndarray:
+    def grid(self, steps: int) -> np.ndarray:
         """At the points of `simplex(M, steps)`, (P,); exact at the best ones, and nowhere too high."""
 
     def along(self, start: np.ndarray, end: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,9 +78,9 @@ class OneOfMany:
         found = _confusion(labels, winners(fuse(weights, probability)), len(others))
         return float(self._of_confusions(found + others))
 
-    def grid(self, steps: int, track: Track = iter) -> np.ndarray:
+    def grid(self, steps: int) -> np.ndarray:
         """At each point of `simplex(M, steps)`, (P,)."""
-        return self._of_confusions(grid_confusions(self.probability, self.labels, steps, track))
+        return self._of_confusions(grid_confusions(self.probability, self.labels, steps))
 
     def along(self, start: np.ndarray, end: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As the protocol says."""
@@ -122,12 +122,12 @@ class ManyOfMany:
         """At weights (M,)."""
         return self._best(fuse(weights, self.probability))[1]
 
-    def grid(self, steps: int, track: Track = iter) -> np.ndarray:
+    def grid(self, steps: int) -> np.ndarray:
         """At the points of `simplex(M, steps)`, (P,): exact at those that may be the best, a lower bound elsewhere."""
         points = simplex(self.models, steps)
         if not self.thresholds:
-            return np.array([self.score(points[place]) for place in track(range(len(points)))])
-        each = [bounds(self.units, fuse(points[place], self.probability)) for place in track(range(len(points)))]
+            return np.array([self.score(weights) for weights in points])
+        each = [bounds(self.units, fuse(weights, self.probability)) for weights in points]
         scores, high = np.array(each).T
         best = scores.max()
         for place in high.argsort()[::-1]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.scoring.grid import Track, simplex
+from fercache.scoring.grid import simplex
 from fercache.scoring.objectives import EQUAL, Objective
 
 STARTS = 5
@@ -32,13 +32,13 @@ class Found:
     """The scores of the grid's points (P,)."""
 
 
-def search(objective: Objective, steps: int, track: Track = iter) -> Found:
+def search(objective: Objective, steps: int) -> Found:
     """The best weights: of the grid in multiples of 1 / steps, then by `refine` from its best points and equal weights.
 
     Among equals the fewest models win, then the nearest to equal weights, then those of the grid.
     """
     points = simplex(objective.models, steps)
-    scores = objective.grid(steps, track)
+    scores = objective.grid(steps)
     distance = np.abs(points - 1 / objective.models).sum(axis=1)
     # Scores that differ by rounding alone are equal.
     rounded = np.round(scores / EQUAL)
