@@ -69,6 +69,11 @@ def score(task: Task, decisions: np.ndarray, labels: np.ndarray) -> Scores:
     return _score_one(task, decisions, labels) if task.kind == "one" else _score_many(task, decisions, labels)
 
 
+def f1_of_counts(right: np.ndarray, either: np.ndarray) -> np.ndarray:
+    """F1 from the frames rightly decided to be of a class, and those decided to be plus those that are: 0 for none."""
+    return np.divide(2.0 * right, either, out=np.zeros(np.shape(right)), where=either > 0)
+
+
 def score_of_counts(
     task: Task, right: np.ndarray, either: np.ndarray, correct: np.ndarray, counted: np.ndarray | float
 ) -> np.ndarray:
@@ -77,7 +82,7 @@ def score_of_counts(
     right: (..., C), frames of each class that were decided so; either: (..., C), frames decided to be of the class plus
     frames that are; correct and counted: (...,), right decisions and all, for action units by element.
     """
-    f1 = np.divide(2.0 * right, either, out=np.zeros(np.shape(right)), where=either > 0)
+    f1 = f1_of_counts(right, either)
     return task.score.f1 * f1.mean(axis=-1) + task.score.accuracy * (correct / np.maximum(1, counted))
 
 

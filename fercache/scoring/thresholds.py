@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fercache.scoring.metrics import THRESHOLD
+from fercache.scoring.metrics import THRESHOLD, f1_of_counts
 from fercache.tasks import Task
 
 BINS = 1024
@@ -48,8 +48,7 @@ class Units:
         right and false: frames that are decided to have it and do or do not, (..., C), or of one `unit` (...).
         """
         present, every = (size[unit] for size in self._sizes)
-        either = right + false + present
-        f1 = np.divide(2.0 * right, either, out=np.zeros(np.shape(right)), where=either > 0)
+        f1 = f1_of_counts(right, right + false + present)
         correct = right + (every - present) - false
         return self.task.score.f1 / self.labels.shape[1] * f1 + self.task.score.accuracy * correct / max(
             1, self._sizes[1].sum()
