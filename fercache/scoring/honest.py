@@ -24,11 +24,6 @@ class Value:
     low: float
     high: float
 
-    @property
-    def is_real(self) -> bool:
-        """Of a difference: whether it can be told from zero, and is a gain."""
-        return self.low > 0
-
 
 @dataclass(frozen=True)
 class Result:

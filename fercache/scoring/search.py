@@ -59,18 +59,18 @@ def refine(objective: Objective, weights: np.ndarray) -> tuple[np.ndarray, float
     while gained:
         gained = False
         for one, other in itertools.combinations(range(len(weights)), 2):
-            for candidate in _exchanged(objective, weights, one, other):
-                found = objective.score(candidate)
-                if found > score + EQUAL:
-                    weights, score, gained = candidate, found, True
+            if weights[one] + weights[other] == 0:
+                continue
+            candidate = _exchanged(objective, weights, one, other)
+            found = objective.score(candidate)
+            if found > score + EQUAL:
+                weights, score, gained = candidate, found, True
     return weights, score
 
 
-def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) -> list[np.ndarray]:
-    """The best weights between which two models can exchange theirs; none where both have none."""
+def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) -> np.ndarray:
+    """The best weights that two models can come to by exchanging theirs."""
     share = weights[one] + weights[other]
-    if share == 0:
-        return []
     start, end = weights.copy(), weights.copy()
     start[one], start[other], end[one], end[other] = 0, share, share, 0
     places, scores = objective.along(start, end, weights)
@@ -82,4 +82,4 @@ def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) 
     place = (edges[widest] + edges[widest + 1]) / 2
     candidate = weights.copy()
     candidate[one], candidate[other] = place * share, (1 - place) * share
-    return [candidate]
+    return candidate
