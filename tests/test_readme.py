@@ -27,7 +27,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
 TYPED = [re.sub(r"^torchrun .* -m fercache ", "fercache ", line) for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [line for line in TYPED if line.startswith("fercache ")]
-SECTIONS = {"synth", "finetune", "extract", "train-temporal", "predict", "ensemble"}
+SECTIONS = {"synth", "finetune", "extract", "train-temporal", "predict", "ensemble", "reproduce"}
 
 
 def leaves():

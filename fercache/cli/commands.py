@@ -15,6 +15,7 @@ from fercache.cli.options import (
     cache_option,
     config_options,
     format_option,
+    lengths_option,
     manifest_option,
     out_option,
     read_config,
@@ -54,7 +55,7 @@ def manifest_group() -> None:
 @manifest_group.command("affwild2")
 @click.argument("root", type=PATH)
 @click.option("--task", help=f"One of {', '.join(TASKS)}.")
-@click.option("--lengths", type=PATH, metavar="FILE", help="CSV of video_id,frames: the true lengths of videos.")
+@lengths_option
 @out_option("The manifest to write.")
 @config_options
 def affwild2(
@@ -332,6 +333,22 @@ def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
     click.echo(run(out, c))
 
 
+@click.command()
+@lengths_option
+@out_option("The folder in which the rows are run; left out: OUT/reproduce in the config's `out`.")
+@config_options
+def reproduce(lengths: Path | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
+    """Run every row of the paper's tables that is not done, and print them beside the paper's numbers.
+
+    Shipped configs: abaw2021_expr (Table 1), abaw2021_au (Table 2), demo (on synthetic faces). Rows whose weights or
+    data are not there are listed with what to get.
+    """
+    c = read_config(config, "reproduce", sets, lengths=lengths and str(lengths))
+    from fercache.pipeline.reproduce import reproduce as run
+
+    click.echo(run(result_path(out, c, "reproduce"), c))
+
+
 ALL = (
     synth,
     manifest_group,
@@ -345,4 +362,5 @@ ALL = (
     weights_group,
     cache_group,
     demo,
+    reproduce,
 )

@@ -21,6 +21,9 @@ cache_option = click.option("--cache", metavar="PATH", help="The cache: its fold
 allow_missing_option = click.option(
     "--allow-missing", is_flag=True, default=None, help="Go on without the videos that the cache lacks."
 )
+lengths_option = click.option(
+    "--lengths", type=PATH, metavar="FILE", help="CSV of video_id,frames: the true lengths of videos."
+)
 
 
 def out_option(words: str) -> Callable[[Command], Command]:

@@ -284,6 +284,26 @@ class SynthConfig:
 
 
 @dataclass(frozen=True)
+class ReproduceConfig:
+    """The paper's tables: data, the weights of each frame network, and the rows."""
+
+    data: str = "affwild2"
+    """Folder with cropped_aligned/ and annotations/, or synth for drawn faces, as the section `synth` says."""
+    lengths: str | None = None
+    """CSV of video_id,frames: the true lengths of videos."""
+    vggface2: str = "weights/resnet50_ft_dag.pth"
+    """Weights file of the ResNet50 of VGGFace2."""
+    vggface: str = "weights/vgg_face_dag.pth"
+    """Weights file of VGG-Face, the challenge's baseline."""
+    resnet50: str = "none"
+    """Weights of the row ResNet50: none for random numbers, or imagenet (the paper does not say which)."""
+    expr: tuple[str, ...] = ()
+    """Rows with expressions, as in [vggface, vggface2+gru]; none here and in `au`: the paper's table of the task."""
+    au: tuple[str, ...] = ()
+    """Rows with action units."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything: what all commands share, and the section of each."""
 
@@ -305,6 +325,7 @@ class Config:
     train_temporal: TrainTemporalConfig = field(default_factory=TrainTemporalConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
 
     def __post_init__(self) -> None:
         if self.task is not None:

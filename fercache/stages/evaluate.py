@@ -88,7 +88,7 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
     task = evaluations[0].task
     weights = f"{task.score.f1:g} F1 + {task.score.accuracy:g} accuracy"
     lines = [f"task {task.name}, split {evaluations[0].split}; E = {weights}", ""]
-    lines += _table(COLUMNS, [_row(evaluation) for evaluation in evaluations])
+    lines += as_table(COLUMNS, [_row(evaluation) for evaluation in evaluations])
     counts = evaluations[0].scores.count_per_class
     lines += ["", "F1 by class (labelled frames of the class)"]
     for place, name in enumerate(task.classes):
@@ -99,7 +99,7 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
         lines.append(f"No label of {', '.join(absent)}: F1 counts them as 0, 'F1 occurring' leaves them out.")
     shares = list(evaluations[0].coverage)
     lines += ["", "Calibration error (ECE), and accuracy on the surest share of what is labelled"]
-    lines += _table(
+    lines += as_table(
         ("predictions", "ECE", *(f"{share:.0%}" for share in shares)),
         [[e.name, f"{e.calibration.ece:.4f}", *(f"{e.coverage[s]:.4f}" for s in shares)] for e in evaluations],
     )
@@ -111,7 +111,7 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
                 [video_id, f"{s.f1_occurring:.4f}", f"{s.accuracy:.4f}", str(s.frames)]
                 for video_id, s in evaluation.videos.items()
             ]
-            lines += _table(("video", "F1 occurring", "accuracy", "frames"), rows)
+            lines += as_table(("video", "F1 occurring", "accuracy", "frames"), rows)
     return "\n".join(lines)
 
 
@@ -174,10 +174,10 @@ def _confusion(evaluation: Evaluation) -> list[str]:
         return []
     names = evaluation.task.classes
     rows = [[name, *map(str, row)] for name, row in zip(names, evaluation.scores.confusion, strict=True)]
-    return ["", *_table((f"{evaluation.name}: is, decided as", *names), rows)]
+    return ["", *as_table((f"{evaluation.name}: is, decided as", *names), rows)]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right."""
     widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from fercache.cli import main
 from fercache.config import load_config
 from fercache.errors import FercacheError, RunError
-from fercache.pipeline.demo import ROWS, demo, steps
+from fercache.pipeline import project
+from fercache.pipeline.demo import SYSTEMS, demo, steps
 from fercache.pipeline.graph import Step, run_steps
 
 
@@ -29,9 +30,10 @@ def test_every_input_of_the_demo_is_made_before():
     for step in steps():
         assert set(step.inputs) <= made, step.words()
         made |= {step.output} - {None}
-    assert {f"{name}-validation.h5" for name in ROWS.values()} <= made
+    assert set(map(project.predictions, SYSTEMS.values())) <= made
     assert {shlex.split(step.words())[1] for step in steps()} == set(main.commands) - {
         "demo",
+        "reproduce",
         "evaluate",
         "weights",
         "cache",
@@ -46,8 +48,8 @@ def test_the_demos_commands_are_the_contracts():
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").touch()
-    with pytest.raises(RunError, match="not empty and holds no demo"):
+    with pytest.raises(RunError, match=r"not empty and holds no fercache\.yaml"):
         demo(tmp_path, load_config("demo_small"))
     (tmp_path / "fercache.yaml").write_text("task: au\n")
     result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])
-    assert result.exit_code == 1 and "holds a demo with other settings" in result.output
+    assert result.exit_code == 1 and "was begun with other settings" in result.output
