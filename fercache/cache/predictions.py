@@ -68,6 +68,19 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             group["logits"] = video.logits.astype(np.float32)
 
 
+def list_predictions(folder: Path, split: str) -> list[Path]:
+    """The predictions files of a split in `folder`, by name; other HDF5 files are passed over."""
+    found = []
+    for path in sorted(folder.glob("*.h5")):
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("format") == FORMAT and file.attrs.get("split") == split:
+                    found.append(path)
+        except OSError as error:
+            raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
+    return found
+
+
 def read_predictions(path: Path) -> Predictions:
     """The predictions in `path`; CacheError naming the file where it is no such file or was damaged."""
     try:

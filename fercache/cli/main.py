@@ -79,7 +79,7 @@ def main() -> None:
     """Facial expressions frame by frame in video: a frame network, cached embeddings, temporal heads, an ensemble.
 
     The way of the data: synth or your own videos -> manifest -> finetune -> extract -> train-temporal
-    -> predict -> ensemble -> evaluate, export. Exit status: 0 done, 1 a problem in what was given, 2 usage,
+    -> predict -> ensemble -> evaluate, export, report. Exit status: 0 done, 1 a problem in what was given, 2 usage,
     75 stopped by a signal with the state saved.
     """
     _set_up_logging()

@@ -19,7 +19,7 @@ CNN = "cnn"
 
 
 def steps(manifest: str, systems: Sequence[tuple[str, ...]]) -> list[Step]:
-    """The commands that make the validation predictions of `systems`, each the runs that it is fused from.
+    """The commands that make the validation predictions of `systems`, each the runs that it is fused from, and a page.
 
     ("cnn",) is the frame network alone; the others are its heads.
     """
@@ -33,7 +33,7 @@ def steps(manifest: str, systems: Sequence[tuple[str, ...]]) -> list[Step]:
             chain.append(Step(("ensemble", "--search", *files, "-o", str(Path(fused).parent)), files, fused))
             applied = ("ensemble", "--apply", fused, *files, "-o", predictions(system))
             chain.append(Step(applied, (fused, *files), predictions(system)))
-    return chain
+    return [*chain, Step(("report", "."), tuple(map(predictions, systems)))]
 
 
 def predictions(system: tuple[str, ...]) -> str:

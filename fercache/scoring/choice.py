@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fercache.scoring.calibration import temperature
-from fercache.scoring.grid import fuse
+from fercache.scoring.grid import fuse, simplex
 from fercache.scoring.metrics import decide
 from fercache.scoring.objectives import EQUAL, Objective, objective
 from fercache.scoring.outputs import LabelledOutputs, Outputs
@@ -98,6 +98,17 @@ def choose(outputs: LabelledOutputs, on: np.ndarray, recipe: Recipe) -> dict[str
                 thresholds, _ = best_thresholds(Units(task, labels), fuse(weights, probability))
             best[name] = Choice(weights, scales, half_width, thresholds, score)
     return best
+
+
+def surface(outputs: LabelledOutputs, chosen: Choice, steps: int, *, thresholds: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The score at every weight in multiples of 1 / steps, with a choice's temperatures and smoothing: (P, M) and (P,).
+
+    With `thresholds` each action unit has its best one at each of the weights, where the score is a lower bound, exact
+    at those that may be the best.
+    """
+    probability = outputs.probability(chosen.temperatures, chosen.half_width)
+    of = objective(outputs.task, probability, outputs.labels, thresholds=thresholds)
+    return simplex(len(probability), steps), of.grid(steps)
 
 
 @dataclass(frozen=True)

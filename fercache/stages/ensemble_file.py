@@ -171,9 +171,10 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         ]
     else:
         across = content["across_folds"][SEARCHED]["score"]
+        looks = f"looks {searched - across:.4f} better than" if searched > across else "looks no better than"
         told = [
-            f"Scored on the frames that it was chosen on, the searched ensemble looks {searched - across:+.4f} better"
-            f" than across folds ({searched:.4f}, {across:.4f}): report the latter."
+            f"Scored on the frames that it was chosen on, the searched ensemble {looks} across folds ({searched:.4f},"
+            f" {across:.4f}): report the latter."
         ]
         told += [_gain(name, gain) for name, gain in content["gains"]["across_folds"].items()]
     if content["absent"]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fercache.data.annotations import labelled
 from fercache.data.manifest import read_manifest
-from fercache.scoring.calibration import BINS, Calibration, calibration, coverage
-from fercache.scoring.intervals import draws, interval, tally
-from fercache.scoring.metrics import Scores, decide, score
-from fercache.stages.aligned import Aligned, read_all, with_labels
+from fercache.scoring.calibration import BINS
+from fercache.scoring.metrics import Scores
+from fercache.stages.aligned import read_all
+from fercache.stages.evaluation import Evaluation, evaluate_one
 from fercache.tasks import Task
 
 COLUMNS = (
@@ -24,63 +21,12 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of one predictions file."""
-
-    name: str
-    task: Task
-    split: str
-    select: str
-    """How the model's epoch was chosen: best saw these labels, where the split is validation."""
-    scores: Scores
-    interval: tuple[float, float]
-    """Of the score: 95 % of what it comes out as when the recordings are drawn again; nan for one recording."""
-    missing: int
-    """Labelled frames without a prediction; they are not scored."""
-    calibration: Calibration
-    coverage: dict[float, float]
-    """Share of frames that are kept, the surest ones -> accuracy on them."""
-    videos: dict[str, Scores]
-    """Of each video with labels."""
-
-
 def evaluate(manifest: Path, predictions: Sequence[Path], *, task: str | None = None) -> list[Evaluation]:
     """Score each predictions file on its own labelled frames."""
     data = read_manifest(manifest, task)
-    evaluations = []
-    for path, found in zip(predictions, read_all(predictions), strict=True):
-        frames = with_labels([found], data)
-        outputs = frames.outputs
-        (probability,) = outputs.probability()
-        decisions = decide(data.task, probability, found.thresholds)
-        counts = tally(data.task, decisions, outputs.labels, outputs.recording)
-        drawn = interval(counts.scores(data.task, draws(len(counts.counted), seed=0)))
-        evaluations.append(
-            Evaluation(
-                name=path.stem,
-                task=data.task,
-                split=found.split,
-                select=found.select,
-                scores=score(data.task, decisions, outputs.labels),
-                interval=drawn,
-                missing=frames.missing,
-                calibration=calibration(data.task, probability, outputs.labels),
-                coverage=coverage(data.task, probability, outputs.labels, found.thresholds),
-                videos=_by_video(frames, decisions),
-            )
-        )
-    return evaluations
-
-
-def _by_video(frames: Aligned, decisions: np.ndarray) -> dict[str, Scores]:
-    task, outputs = frames.outputs.task, frames.outputs
-    found = {}
-    for video_id, (begin, end) in zip(frames.video_ids, itertools.pairwise(outputs.first), strict=True):
-        labels = outputs.labels[begin:end]
-        if labelled(labels, task).any():
-            found[video_id] = score(task, decisions[begin:end], labels)
-    return found
+    return [
+        evaluate_one(path.stem, found, data) for path, found in zip(predictions, read_all(predictions), strict=True)
+    ]
 
 
 def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:

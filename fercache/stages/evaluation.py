@@ -1,0 +1,69 @@
+"""Everything that is scored of one model's predictions."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from fercache.cache.predictions import Predictions
+from fercache.data.annotations import labelled
+from fercache.data.manifest import Manifest
+from fercache.scoring.calibration import Calibration, calibration, coverage
+from fercache.scoring.intervals import draws, interval, tally
+from fercache.scoring.metrics import Scores, decide, score
+from fercache.stages.aligned import Aligned, with_labels
+from fercache.tasks import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one predictions file."""
+
+    name: str
+    task: Task
+    split: str
+    select: str
+    """How the model's epoch was chosen: best saw these labels, where the split is validation."""
+    scores: Scores
+    interval: tuple[float, float]
+    """Of the score: 95 % of what it comes out as when the recordings are drawn again; nan for one recording."""
+    missing: int
+    """Labelled frames without a prediction; they are not scored."""
+    calibration: Calibration
+    coverage: dict[float, float]
+    """Share of frames that are kept, the surest ones -> accuracy on them."""
+    videos: dict[str, Scores]
+    """Of each video with labels."""
+
+
+def evaluate_one(name: str, found: Predictions, data: Manifest) -> Evaluation:
+    """Score predictions on their own labelled frames."""
+    frames = with_labels([found], data)
+    outputs = frames.outputs
+    (probability,) = outputs.probability()
+    decisions = decide(data.task, probability, found.thresholds)
+    counts = tally(data.task, decisions, outputs.labels, outputs.recording)
+    return Evaluation(
+        name=name,
+        task=data.task,
+        split=found.split,
+        select=found.select,
+        scores=score(data.task, decisions, outputs.labels),
+        interval=interval(counts.scores(data.task, draws(len(counts.counted), seed=0))),
+        missing=frames.missing,
+        calibration=calibration(data.task, probability, outputs.labels),
+        coverage=coverage(data.task, probability, outputs.labels, found.thresholds),
+        videos=_by_video(frames, decisions),
+    )
+
+
+def _by_video(frames: Aligned, decisions: np.ndarray) -> dict[str, Scores]:
+    task, outputs = frames.outputs.task, frames.outputs
+    found = {}
+    for video_id, (begin, end) in zip(frames.video_ids, itertools.pairwise(outputs.first), strict=True):
+        labels = outputs.labels[begin:end]
+        if labelled(labels, task).any():
+            found[video_id] = score(task, decisions[begin:end], labels)
+    return found
