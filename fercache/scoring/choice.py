@@ -5,7 +5,7 @@ Legend: M models, F frames, C classes, K folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,10 @@ from fercache.scoring.thresholds import Units, best_thresholds
 
 Weighting = Callable[[Objective, int], tuple[np.ndarray, float]]
 """The score of an ensemble, and one over the grid's step -> weights (M,) and their score."""
+
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+"""Gives what it is given, and may show how far that is."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,9 @@ class AcrossFolds:
     """Of each fold: what was chosen on the others."""
 
 
-def across_folds(outputs: LabelledOutputs, fold: np.ndarray, recipe: Recipe) -> AcrossFolds:
-    """Choose on all folds but one, decide on that one; fold: int (F,), from 0."""
-    choices = tuple(choose(outputs, fold != held, recipe) for held in range(int(fold.max()) + 1))
+def across_folds(outputs: LabelledOutputs, fold: np.ndarray, recipe: Recipe, progress: Progress = iter) -> AcrossFolds:
+    """Choose on all folds but one, decide on that one, fold by fold through `progress`; fold: int (F,), from 0."""
+    choices = tuple(choose(outputs, fold != held, recipe) for held in progress(range(int(fold.max()) + 1)))
     decisions = {}
     for name in WEIGHTINGS:
         found = [chosen[name].decide(outputs) for chosen in choices]

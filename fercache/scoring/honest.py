@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.scoring.choice import AcrossFolds, Choice, Recipe, across_folds, choose
+from fercache.scoring.choice import AcrossFolds, Choice, Progress, Recipe, across_folds, choose
 from fercache.scoring.intervals import draws, interval, tally
 from fercache.scoring.metrics import score
 from fercache.scoring.outputs import LabelledOutputs
@@ -64,11 +64,13 @@ def results(outputs: LabelledOutputs, decisions: Mapping[str, np.ndarray], seed:
     return found
 
 
-def worth(outputs: LabelledOutputs, recipe: Recipe, fold: np.ndarray | None, seed: int) -> Worth:
+def worth(
+    outputs: LabelledOutputs, recipe: Recipe, fold: np.ndarray | None, seed: int, progress: Progress = iter
+) -> Worth:
     """Choose on all frames, and on all folds but one for each one; fold: int (F,), or None for no folds."""
     choices = choose(outputs, np.ones(len(outputs.frame), bool), recipe)
     own = results(outputs, {name: chosen.decide(outputs) for name, chosen in choices.items()}, seed)
     if fold is None:
         return Worth(choices, own, None, {})
-    across = across_folds(outputs, fold, recipe)
+    across = across_folds(outputs, fold, recipe, progress)
     return Worth(choices, own, across, results(outputs, across.decisions, seed))

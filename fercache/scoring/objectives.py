@@ -13,7 +13,7 @@ import numpy as np
 
 from fercache.scoring.grid import crossings, fuse, grid_confusions, leads, simplex, winners
 from fercache.scoring.metrics import THRESHOLD, score_of_counts
-from fercache.scoring.thresholds import Units, best_thresholds, bounds
+from fercache.scoring.thresholds import Units, best_thresholds, grid_bounds
 from fercache.tasks import Task
 
 EQUAL = 1e-12
@@ -127,8 +127,7 @@ class ManyOfMany:
         points = simplex(self.models, steps)
         if not self.thresholds:
             return np.array([self.score(weights) for weights in points])
-        each = [bounds(self.units, fuse(weights, self.probability)) for weights in points]
-        scores, high = np.array(each).T
+        scores, high = grid_bounds(self.units, self.probability, steps)
         best = scores.max()
         for place in high.argsort()[::-1]:
             if high[place] < best - EQUAL:

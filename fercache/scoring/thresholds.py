@@ -2,7 +2,8 @@
 
 The score is a sum over units of what each unit's own decisions are worth, so that each threshold is chosen by itself.
 
-Legend: N frames, C units, V different probabilities of a unit, B bins.
+Legend: N frames, C units, V different probabilities of a unit, B bins,
+M models, P points of a grid, E labelled elements.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from functools import cached_property
 
 import numpy as np
 
+from fercache.scoring.grid import simplex
 from fercache.scoring.metrics import THRESHOLD, f1_of_counts
 from fercache.tasks import Task
 
-BINS = 1024
+BINS = 4096
 """Of a histogram of probabilities."""
 
 
@@ -93,16 +95,43 @@ def _between(values: np.ndarray) -> np.ndarray:
     return middle
 
 
-def bounds(units: Units, probability: np.ndarray) -> tuple[float, float]:
-    """Two scores between which that of the best thresholds lies, from histograms of probabilities (N, C): quickly."""
-    classes = probability.shape[1]
-    bins = np.minimum((probability * BINS).astype(np.int64), BINS - 1) + np.arange(classes) * BINS
-    histograms = [
-        np.bincount(bins[kind], minlength=classes * BINS).reshape(classes, BINS)[:, ::-1]
-        for kind in (units.present, units.counted & ~units.present)
-    ]
-    right, false = (np.pad(part, ((0, 0), (1, 0))).cumsum(axis=1).T for part in histograms)  # (B + 1, C), from 1 down
-    low = units.worth(right, false)[:-1].max(axis=0).sum()
-    # Within a bin nothing could be better than that all frames with the unit come first.
-    high = np.maximum(units.worth(right[1:], false[:-1]).max(axis=0), units.worth(right[:1], false[:1])[0]).sum()
+def grid_bounds(units: Units, probability: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores between which that of the best thresholds lies at each point of `simplex(M, steps)`, (P,) each: quickly.
+
+    probability: (M, N, C). Each is rounded down to a whole number of `BINS`, so that the weighted sums are whole
+    numbers as well, and from one point to the next change by one addition; their histograms bound what can be counted.
+    """
+    frame, unit = np.nonzero(units.counted)
+    level = np.minimum((probability[:, frame, unit] * BINS).astype(np.int32), BINS - 1)  # (M, E)
+    part = (2 * unit + units.present[frame, unit]).astype(np.int32)
+    parts = 2 * units.counted.shape[1]
+    counts = np.rint(simplex(len(probability), steps) * steps).astype(np.int32)
+    # Rounded up, behind the histograms that stand before.
+    base = part * np.int32(BINS * steps) + np.int32(steps - 1)
+    exchange, found, before = level[-2] - level[-1], [], None
+    total = np.empty_like(base)
+    for taken in counts:
+        if before is not None and (taken[:-2] == before[:-2]).all():
+            total += exchange
+        else:
+            total = base + sum(weight * one for weight, one in zip(taken, level, strict=True))
+        histogram = np.bincount(total // steps, minlength=parts * BINS).reshape(-1, 2, BINS)
+        found.append(_bounds(units, histogram))
+        before = taken
+    low, high = np.array(found).T
+    return low, high
+
+
+def _bounds(units: Units, histogram: np.ndarray) -> tuple[float, float]:
+    """The bounds from how often a unit's absent and present elements are in each bin, int (C, 2, B).
+
+    Times B, a probability of bin b is above b - 1, and at most b + 1 up to rounding.
+    """
+    from_bin = np.zeros((*histogram.shape[:2], BINS + 1), np.int64)
+    from_bin[..., :-1] = histogram[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    absent, present = from_bin.transpose(1, 2, 0)  # (B + 1, C): in that bin or above
+    # A threshold k: those from bin k + 1 on are above it, those before bin k - 1 are not.
+    low = units.worth(present[1:], absent[np.maximum(np.arange(BINS) - 1, 0)]).max(axis=0).sum()
+    # Between k and k + 1: none before bin k - 1 is above it, all from bin k + 2 on are.
+    high = units.worth(present[:-1], absent[np.minimum(np.arange(BINS) + 3, BINS)]).max(axis=0).sum()
     return float(low), float(high)

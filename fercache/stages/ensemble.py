@@ -9,10 +9,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fercache import runtime
 from fercache.cache.predictions import Predictions, VideoPredictions, check_replaceable, write_predictions
 from fercache.config import EnsembleConfig, as_plain
 from fercache.data.manifest import read_manifest
@@ -65,7 +67,7 @@ def search_ensemble(
     frames = with_labels(found, data)
     outputs, fold = frames.outputs, _folds(frames, settings, seed)
     recipe = Recipe(round(1 / settings.step), settings.smoothing, settings.temperatures, settings.thresholds)
-    ensemble = worth(outputs, recipe, fold, seed)
+    ensemble = worth(outputs, recipe, fold, seed, partial(runtime.progress, what="folds"))
     single = results(
         outputs, {m: decide(data.task, p) for m, p in zip(models, outputs.probability(), strict=True)}, seed
     )

@@ -11,7 +11,7 @@ from fercache.scoring.grid import crossings, fuse, grid_confusions, point_count,
 from fercache.scoring.metrics import decide, score
 from fercache.scoring.objectives import objective
 from fercache.scoring.search import refine, search
-from fercache.scoring.thresholds import Units, best_thresholds, bounds
+from fercache.scoring.thresholds import Units, best_thresholds, grid_bounds
 from fercache.tasks import TASKS
 
 EXPR, AU = TASKS["expr"], TASKS["au"]
@@ -191,8 +191,18 @@ def test_thresholds_are_the_best_there_are(digits, seed, frames):
     assert ((thresholds >= 0) & (thresholds <= 1)).all()
     assert best == pytest.approx(best_by_trying(task, probability, labels))
     assert best == pytest.approx(score(task, decide(task, probability, thresholds), labels).score)
-    low, high = bounds(units, probability)
-    assert low - 1e-12 <= best <= high + 1e-12
+
+
+@pytest.mark.parametrize("digits", [1, 3, 17])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), frames=st.integers(1, 30), models=st.integers(2, 4))
+def test_bounds_hold_at_every_point(digits, seed, frames, models):
+    task, p, labels = random_case("au", seed, models, frames)
+    p = np.round(p, digits).clip(0, 1)
+    low, high = grid_bounds(Units(task, labels), p, 5)
+    best = [best_thresholds(Units(task, labels), fuse(weights, p))[1] for weights in simplex(models, 5)]
+    assert (low - 1e-12 <= best).all() and (best <= high + 1e-12).all()
+    assert low.max() > 0 and (high - low).max() < 1
 
 
 def test_thresholds_by_hand():
