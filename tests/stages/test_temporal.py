@@ -19,8 +19,10 @@ import torch
 from click.testing import CliRunner
 from conftest import write_video
 
+from fercache.cache import writer
 from fercache.cache.predictions import read_predictions
 from fercache.cache.reader import Cache
+from fercache.cache.rows import Part, Shape
 from fercache.cli import main
 from fercache.config import ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
 from fercache.data import windows
@@ -416,3 +418,43 @@ def test_two_ranks_train_end_to_end(project, tmp_path):
     assert answer.returncode == 0, answer.stderr
     alone = project.end_to_end(tmp_path / "alone", batch_size=4, **PLAIN)
     assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(metrics(alone)[0]["loss"], rel=1e-3)
+
+
+MEMORY = """
+import sys, threading, time
+from pathlib import Path
+from fercache.config import PredictConfig
+from fercache.stages.predict import predict
+most = [0]
+def anonymous_mb():
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) / 1000
+def look():
+    while True:
+        most[0] = max(most[0], anonymous_mb())
+        time.sleep(0.01)
+threading.Thread(target=look, daemon=True).start()
+run, manifest, cache, out = map(Path, sys.argv[1:])
+predict(run, manifest, cache, out, PredictConfig(split="test"))
+print(most[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+def test_the_longest_video_takes_no_more_memory_than_a_short_one(project, tmp_path):
+    cache = Cache(project.copy(tmp_path))
+    head = "".join(project.manifest.read_text().splitlines(keepends=True)[:4]).replace("# root: set", "# root: .")
+    rng, most = np.random.default_rng(0), {}
+    for frames in (3_000, 47_434):  # Aff-Wild2's longest has so many; as embeddings in float32 they are 389 MB
+        name = f"long{frames}"
+        part = Part(np.arange(frames), rng.random((frames, 2048), np.float32), rng.random((frames, 7), np.float32))
+        number = np.arange(1, frames + 1)
+        writer.write_video(cache.file(name), cache.provenance, Shape(2048, "float32", 7), number, number > 0, [part])
+        manifest, out = tmp_path / f"{name}.csv", tmp_path / f"{name}.h5"
+        manifest.write_text(f"{head}{name},test,,,{frames},{name}\n")
+        command = [sys.executable, "-c", MEMORY, *map(str, (project.gru, manifest, cache.path, out))]
+        most[frames] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert len(read_predictions(out).videos[name].frame) == frames
+    print("most anonymous memory in MB:", most)
+    assert most[47_434] < most[3_000] + 60
