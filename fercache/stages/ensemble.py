@@ -60,7 +60,7 @@ def search_ensemble(
     data = read_manifest(manifest, task)
     found = read_all(predictions)
     models = [p.model for p in found]
-    plain = {key: value for key, value in as_plain(settings).items() if key != "predictions"}
+    plain = {key: value for key, value in as_plain(settings).items() if key != "predictions"} | {"seed": seed}
     _check_models(predictions, models)
     _check_folder(out, models, found[0].split, plain)
     _check_points(len(found), settings.step)

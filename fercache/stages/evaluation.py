@@ -11,7 +11,7 @@ from fercache.cache.predictions import Predictions
 from fercache.data.annotations import labelled
 from fercache.data.manifest import Manifest
 from fercache.scoring.calibration import Calibration, calibration, coverage
-from fercache.scoring.intervals import draws, interval, tally
+from fercache.scoring.honest import results
 from fercache.scoring.metrics import Scores, decide, score
 from fercache.stages.aligned import Aligned, with_labels
 from fercache.tasks import Task
@@ -44,14 +44,14 @@ def evaluate_one(name: str, found: Predictions, data: Manifest) -> Evaluation:
     outputs = frames.outputs
     (probability,) = outputs.probability()
     decisions = decide(data.task, probability, found.thresholds)
-    counts = tally(data.task, decisions, outputs.labels, outputs.recording)
+    (result,) = results(outputs, {name: decisions}, seed=0).values()
     return Evaluation(
         name=name,
         task=data.task,
         split=found.split,
         select=found.select,
         scores=score(data.task, decisions, outputs.labels),
-        interval=interval(counts.scores(data.task, draws(len(counts.counted), seed=0))),
+        interval=(result.score.low, result.score.high),
         missing=frames.missing,
         calibration=calibration(data.task, probability, outputs.labels),
         coverage=coverage(data.task, probability, outputs.labels, found.thresholds),
