@@ -185,14 +185,14 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
     from fercache.stages.caches import verify_cache
     from fercache.tasks import TASKS
 
-    settings = SynthSettings(train=14, validation=4, test=0, seconds=7, image_size=64, seed=seed)
+    settings = SynthSettings(train=14, validation=4, test=0, seconds=5, image_size=48, seed=seed)
     root = synthesise(folder / "kill_faces", settings)
     built, _ = build_manifest(root, TASKS["expr"])
     write_manifest(folder / "kill.csv", built)
 
     def command(cache: Path) -> list[str]:
         words = ["extract", "--manifest", folder / "kill.csv", "--weights", "none", "--cache", cache]
-        words += ["--set", "image_size=64", "--backend", "eager", "--batch-size", "32"]
+        words += ["--set", "image_size=48", "--backend", "eager", "--batch-size", "32"]
         return [sys.executable, "-m", "fercache", *map(str, words)]
 
     def finish(cache: Path) -> None:
