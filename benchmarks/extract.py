@@ -185,7 +185,7 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
     from fercache.stages.caches import verify_cache
     from fercache.tasks import TASKS
 
-    settings = SynthSettings(train=14, validation=4, test=0, seconds=5, image_size=48, seed=seed)
+    settings = SynthSettings(train=14, validation=4, test=0, seconds=7, image_size=48, seed=seed)
     root = synthesise(folder / "kill_faces", settings)
     built, _ = build_manifest(root, TASKS["expr"])
     write_manifest(folder / "kill.csv", built)
