@@ -17,8 +17,9 @@ from fercache.tasks import Task
 def folds(task: Task, labels: np.ndarray, recording: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The fold of each frame, int64 (F,): recordings are whole in one, classes as evenly shared out as that allows.
 
-    labels: (F,) or (F, C); recording: (F,). Frames without a label are in the fold of their recording. DataError where
-    there are fewer labelled recordings than folds.
+    labels: (F,) or (F, C); recording: (F,). Frames without a label are in the fold of their recording, -1 where that
+    has none at all. Where recordings cannot be dealt into so many there are fewer folds. DataError where there are
+    fewer labelled recordings than folds, or no class has a frame for each.
     """
     strata = _strata(task, labels)
     counted = strata >= 0
@@ -26,6 +27,9 @@ def folds(task: Task, labels: np.ndarray, recording: np.ndarray, count: int, see
     if len(there) < count:
         least = f"found {len(there)} recordings with labels, expected {count} or more"
         raise DataError(f"folds: {least}, one a fold; fewer folds may be asked for, or 0 for none")
+    most = int(np.bincount(strata[counted]).max())
+    if most < count:
+        raise DataError(f"folds: no class has more than {most} labelled frames, expected {count} or more of one")
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     of_recording = np.full(int(recording.max()) + 1, -1)
     with warnings.catch_warnings():
@@ -34,7 +38,9 @@ def folds(task: Task, labels: np.ndarray, recording: np.ndarray, count: int, see
         parts = splitter.split(np.zeros(counted.sum()), strata[counted], recording[counted])
         for fold, (_, held) in enumerate(parts):
             of_recording[recording[counted][held]] = fold
-    return of_recording[recording]
+    # It may leave a fold empty; those that are left are numbered through.
+    numbers = np.unique(of_recording[of_recording >= 0])
+    return np.where(of_recording >= 0, np.searchsorted(numbers, of_recording), -1)[recording]
 
 
 def absent(task: Task, labels: np.ndarray, fold: np.ndarray) -> dict[str, list[int]]:

@@ -21,6 +21,8 @@ import numpy as np
 
 CERTAIN = 1e-12
 """Lead of a winner that rounding (some 1e-16) cannot take away."""
+MOST_AT_ONCE = 500_000
+"""Points of frames that are looked at one by one."""
 
 
 def simplex(models: int, steps: int) -> np.ndarray:
@@ -143,8 +145,9 @@ class _Cover:
         which, winner, first, last = _stretches(base + share * theirs, base + share * ours, rest)
         certain = leads(at(which, first), winner) & leads(at(which, last), winner)
         self._count(frames.row[which[certain]] + winner[certain], point, first[certain], last[certain])
-        which, places = _points(which[~certain], first[~certain], last[~certain])
-        self._count(frames.row[which] + winners(at(which, places)), point, places, places)
+        for some in _parts(np.flatnonzero(~certain), last - first + 1):
+            frame, places = _points(which[some], first[some], last[some])
+            self._count(frames.row[frame] + winners(at(frame, places)), point, places, places)
 
     def _count(self, pair: np.ndarray, point: int, first: np.ndarray, last: np.ndarray) -> None:
         """Frames of these places in the flat confusion matrix are so from the `first` to the `last` behind `point`."""
@@ -169,7 +172,7 @@ def crossings(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarra
         columns = np.arange(len(frames))
         faster = slope - slope[now, columns]
         behind = start[now, columns] - start
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             place = np.where(faster > 0, behind / faster, np.inf)
         # A class that was passed before cannot come again; rounding may say so.
         place = np.maximum(place, at)
@@ -200,6 +203,12 @@ def _stretches(start: np.ndarray, end: np.ndarray, rest: int) -> tuple[np.ndarra
     last[:-1][same] = first[1:][same] - 1
     some = first <= last
     return frame[some], winner[some], first[some], last[some]
+
+
+def _parts(chosen: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """The chosen stretches in parts of about `MOST_AT_ONCE` points, so that memory stays what it is."""
+    behind = lengths[chosen].cumsum()
+    return np.split(chosen, np.flatnonzero(np.diff(behind // MOST_AT_ONCE)) + 1) if len(chosen) else []
 
 
 def _points(which: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

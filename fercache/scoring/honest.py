@@ -54,12 +54,13 @@ class Worth:
 
 
 def results(outputs: LabelledOutputs, decisions: Mapping[str, np.ndarray], seed: int) -> dict[str, Result]:
-    """How decisions (F,) or (F, C), each under a name, do; all on the same draws of recordings."""
-    task, found = outputs.task, {}
-    drawn_recordings = draws(int(outputs.recording.max()) + 1, seed)
+    """How decisions (F,) or (F, C), each under a name, do; all on the same draws of the recordings with labels."""
+    task, counted, found = outputs.task, outputs.counted, {}
+    labels, (there, recording) = outputs.labels[counted], np.unique(outputs.recording[counted], return_inverse=True)
+    drawn_recordings = draws(len(there), seed)
     for name, decided in decisions.items():
-        scores = score(task, decided, outputs.labels)
-        drawn = tally(task, decided, outputs.labels, outputs.recording).scores(task, drawn_recordings)
+        scores = score(task, decided[counted], labels)
+        drawn = tally(task, decided[counted], labels, recording).scores(task, drawn_recordings)
         found[name] = Result(Value(scores.score, *interval(drawn)), scores.f1, scores.accuracy, drawn)
     return found
 

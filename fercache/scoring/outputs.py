@@ -45,6 +45,11 @@ class LabelledOutputs(Outputs):
     recording: np.ndarray
     """int64 (F,): number of the recording (the manifest's group), from 0."""
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Frames with a label, or some, bool (F,)."""
+        return (self.labels != self.task.invalid).reshape(len(self.labels), -1).any(axis=1)
+
 
 def box_mean(values: np.ndarray, first: np.ndarray, frame: np.ndarray, half_width: int) -> np.ndarray:
     """The mean over the present frames of a video at most `half_width` frame numbers away: (F, C) to (F, C).

@@ -26,10 +26,6 @@ class Found:
     weights: np.ndarray
     """(M,), sum 1."""
     score: float
-    on_grid: float
-    """The best score of the grid."""
-    grid: np.ndarray
-    """The scores of the grid's points (P,)."""
 
 
 def search(objective: Objective, steps: int) -> Found:
@@ -39,37 +35,42 @@ def search(objective: Objective, steps: int) -> Found:
     """
     points = simplex(objective.models, steps)
     scores = objective.grid(steps)
-    distance = np.abs(points - 1 / objective.models).sum(axis=1)
-    # Scores that differ by rounding alone are equal.
-    rounded = np.round(scores / EQUAL)
-    order = np.lexsort((distance, (points > 0).sum(axis=1), -rounded))
-    on_grid = float(scores[order[0]])
-    best, best_score = points[order[0]], on_grid
+    order = _by_preference(points, scores)[:STARTS]
     equal = np.full((1, objective.models), 1 / objective.models)  # which may be no point of the grid
-    for start in np.concatenate([points[order[:STARTS]], equal]):
-        weights, score = refine(objective, start)
-        if score > best_score + EQUAL:
-            best, best_score = weights, score
-    return Found(best, best_score, on_grid, scores)
+    refined = [refine(objective, start) for start in np.concatenate([points[order], equal])]
+    points = np.stack([points[order[0]], *(weights for weights, _ in refined)])
+    scores = np.array([scores[order[0]], *(score for _, score in refined)])
+    best = _by_preference(points, scores)[0]
+    return Found(points[best], float(scores[best]))
+
+
+def _by_preference(points: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The order of points (P, M): by score; among equals the fewest models, then the nearest to equal weights."""
+    distance = np.abs(points - 1 / points.shape[1]).sum(axis=1)
+    # Scores that differ by rounding alone are equal.
+    return np.lexsort((distance, (points > 0).sum(axis=1), -np.round(scores / EQUAL)))
 
 
 def refine(objective: Objective, weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """From weights (M,) to better ones, and their score, until no exchange of weight between two models gains."""
+    """From weights (M,) to better ones, and their score, until no exchange between two models gains or saves one."""
     score, gained = objective.score(weights), True
     while gained:
         gained = False
         for one, other in itertools.combinations(range(len(weights)), 2):
             if weights[one] + weights[other] == 0:
                 continue
-            candidate = _exchanged(objective, weights, one, other)
-            found = objective.score(candidate)
-            if found > score + EQUAL:
-                weights, score, gained = candidate, found, True
+            for candidate in _exchanged(objective, weights, one, other):
+                found = objective.score(candidate)
+                fewer = (candidate > 0).sum() < (weights > 0).sum()
+                if found > score + EQUAL or (fewer and found > score - EQUAL):
+                    weights, score, gained = candidate, found, True
     return weights, score
 
 
-def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) -> np.ndarray:
-    """The best weights that two models can come to by exchanging theirs."""
+def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) -> list[np.ndarray]:
+    """The best weights that two models can come to by exchanging theirs: first the ends of the best stretch of the line
+    at which one of the two is out, then its middle.
+    """
     share = weights[one] + weights[other]
     start, end = weights.copy(), weights.copy()
     start[one], start[other], end[one], end[other] = 0, share, share, 0
@@ -79,7 +80,10 @@ def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) 
     scores = np.where(widths > NARROW, scores, -np.inf)
     best = np.flatnonzero(scores >= scores.max() - EQUAL)
     widest = best[widths[best].argmax()]
-    place = (edges[widest] + edges[widest + 1]) / 2
-    candidate = weights.copy()
-    candidate[one], candidate[other] = place * share, (1 - place) * share
-    return candidate
+    stretch = float(edges[widest]), float(edges[widest + 1])
+    places = [place for place in stretch if place in (0, 1)]
+    candidates = []
+    for place in [*places, sum(stretch) / 2]:
+        candidates.append(weights.copy())
+        candidates[-1][one], candidates[-1][other] = place * share, (1 - place) * share
+    return candidates

@@ -95,7 +95,10 @@ def _folds(frames: Aligned, settings: EnsembleConfig, seed: int) -> np.ndarray |
     if not settings.folds:
         return None
     outputs = frames.outputs
-    return folds(outputs.task, outputs.labels, outputs.recording, settings.folds, seed)
+    found = folds(outputs.task, outputs.labels, outputs.recording, settings.folds, seed)
+    if found.max() + 1 < settings.folds:
+        log.warning("the recordings can be dealt into %d folds alone, not %d", found.max() + 1, settings.folds)
+    return found
 
 
 def apply_ensemble(file: Path, predictions: Sequence[Path], out: Path) -> Path:

@@ -14,7 +14,7 @@ from fercache.scoring.calibration import calibration, coverage, temperature
 from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Recipe, across_folds, choose
 from fercache.scoring.folds import absent, folds
 from fercache.scoring.grid import fuse
-from fercache.scoring.honest import worth
+from fercache.scoring.honest import results, worth
 from fercache.scoring.metrics import decide, probabilities, score
 from fercache.scoring.outputs import LabelledOutputs, box_mean
 from fercache.tasks import TASKS
@@ -107,6 +107,36 @@ def test_too_few_recordings_for_the_folds():
     made = outputs(recordings=2)
     with pytest.raises(DataError, match="folds: found 1 recordings with labels, expected 2 or more"):
         folds(EXPR, made.labels, made.recording, 2, 0)
+
+
+def test_recordings_that_cannot_be_dealt_into_all_folds_make_fewer():
+    """Of recordings of one class each the splitter may leave a fold empty."""
+    labels = np.repeat([1, 0, 1, 1, 2], [4, 6, 1, 7, 1])
+    recording = np.repeat(np.arange(5), [4, 6, 1, 7, 1])
+    fold = folds(EXPR, labels, recording, 5, 7)
+    assert set(fold) == set(range(4)) and all(len(set(fold[recording == one])) == 1 for one in range(5))
+    # A recording without any label is in no fold.
+    made = folds(EXPR, np.array([0, 0, 0, -1]), np.array([0, 1, 1, 2]), 2, 0)
+    assert sorted(set(made.tolist())) == [-1, 0, 1] and made[3] == -1
+
+
+def test_labels_too_few_for_the_folds():
+    with pytest.raises(DataError, match="folds: no class has more than 1 labelled frames, expected 3 or more of one"):
+        folds(EXPR, np.array([0, 1, 2, -1]), np.arange(4), 3, 0)
+
+
+def test_recordings_without_labels_have_no_part_in_intervals():
+    made = outputs(recordings=6)
+    labels = np.where(made.recording >= 3, -1, made.labels)
+    decisions = {"one": made.logits[0].argmax(axis=1)}
+    some = results(replace(made, labels=labels), decisions, seed=0)["one"]
+    kept = made.recording < 3
+    alone = LabelledOutputs(
+        EXPR, made.logits[:, kept], made.first[:5], made.frame[kept], made.labels[kept], made.recording[kept]
+    )
+    np.testing.assert_array_equal(some.drawn, results(alone, {"one": decisions["one"][kept]}, seed=0)["one"].drawn)
+    labels = np.where(made.recording >= 1, -1, made.labels)
+    assert np.isnan(results(replace(made, labels=labels), decisions, seed=0)["one"].score.low)
 
 
 def test_a_class_in_one_fold_alone_is_told():

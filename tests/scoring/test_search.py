@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fercache.scoring import grid as grid_module
 from fercache.scoring.grid import crossings, fuse, grid_confusions, point_count, simplex
 from fercache.scoring.metrics import decide, score
 from fercache.scoring.objectives import objective
@@ -136,8 +139,9 @@ def test_every_point_has_the_official_score_and_refining_never_loses(name, seed,
     task, p, labels = random_case(name, seed, models)
     expected = [score(task, decide(task, fuse(w, p)), labels).score for w in simplex(models, 4)]
     best = found(task, p, labels, 4)
-    np.testing.assert_allclose(best.grid, expected, atol=1e-12)
-    assert best.on_grid == pytest.approx(max(expected)) and best.score >= max(expected) - 1e-12
+    grid = objective(task, p, labels, thresholds=False).grid(4)
+    np.testing.assert_allclose(grid, expected, atol=1e-12)
+    assert best.score >= max(expected) - 1e-12
     assert best.score == pytest.approx(score(task, decide(task, fuse(best.weights, p)), labels).score)
     assert best.weights.sum() == pytest.approx(1) and (best.weights >= 0).all()
 
@@ -163,8 +167,40 @@ def test_refining_finds_what_lies_between_the_points_of_the_grid():
     p, labels = np.stack([rows((0.6, 0.4), (0.26, 0.0)), rows((0.4, 0.604), (0.0, 0.27))]), np.array([0, 1])
     of = objective(EXPR, p, labels, thresholds=False)
     best = search(of, 10)
-    assert best.on_grid < best.score == pytest.approx(0.67 * 2 / 7 + 0.33) and 204 / 404 < best.weights[0] < 27 / 53
+    assert best.score == pytest.approx(0.67 * 2 / 7 + 0.33) and 204 / 404 < best.weights[0] < 27 / 53
+    assert of.grid(10).max() < best.score
     assert refine(of, np.array([1.0, 0.0]))[1] == best.score
+
+
+def test_among_equals_a_model_that_is_not_needed_gets_no_weight():
+    # The second model alone is right in both frames; any weights near it are, too.
+    p = np.stack([rows((0.6, 0.4), (0.4, 0.6)), rows((0.1, 0.9), (0.9, 0.1)), rows((0.45, 0.55), (0.45, 0.55))])
+    best = search(objective(EXPR, p, np.array([1, 0]), thresholds=False), 3)
+    np.testing.assert_array_equal(best.weights, [0, 1, 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_model_could_be_left_out_for_nothing(seed):
+    """Of what an exchange between two models reaches."""
+    task, p, labels = random_case("expr", seed, 3, frames=12)
+    of = objective(task, p, labels, thresholds=False)
+    best = search(of, 3)
+    for one, other in itertools.permutations(np.flatnonzero(best.weights), 2):
+        without = best.weights.copy()
+        without[one] += without[other]
+        without[other] = 0
+        assert of.score(without) < best.score - 1e-13
+
+
+def test_a_model_that_never_decides_does_not_fill_the_memory(monkeypatch):
+    """Its classes tie along every line, so that each point is looked at by itself, in parts."""
+    monkeypatch.setattr(grid_module, "MOST_AT_ONCE", 7)
+    rng = np.random.default_rng(0)
+    p = rng.random((3, 40, 7))
+    p[2] = 1 / 7
+    labels = rng.integers(0, 7, 40)
+    np.testing.assert_array_equal(grid_confusions(p, labels, 10), brute_force(p, labels, 10))
 
 
 def best_by_trying(task, probability, labels):
