@@ -32,7 +32,7 @@ MUST_NOT_KNOW = {
     "pipeline": {"torch", "h5py"},
 }
 SHARED_IN_STAGES = {"common", "aligned", "embedding", "ensemble_file", "extraction", "extraction_setup"}
-SHARED_IN_STAGES |= {"evaluation", "sources", "temporal_inputs"}
+SHARED_IN_STAGES |= {"evaluation", "sources", "wording", "temporal_inputs"}
 
 
 def room(module: str) -> str:

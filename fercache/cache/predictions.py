@@ -44,6 +44,8 @@ class Predictions:
     train_prior: np.ndarray
     """float (C,): share of each class in the training labels."""
     videos: Mapping[str, VideoPredictions]
+    chosen_on: str | None = None
+    """Of an ensemble: the split on whose labels its weights were chosen."""
     thresholds: np.ndarray | None = None
     """float (C,): of many of many, the probability above which each unit is present; None: .5."""
 
@@ -60,6 +62,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             select=predictions.select,
             train_prior=predictions.train_prior,
         )
+        if predictions.chosen_on is not None:
+            file.attrs["chosen_on"] = predictions.chosen_on
         if predictions.thresholds is not None:
             file.attrs["thresholds"] = predictions.thresholds
         for video_id, video in predictions.videos.items():
@@ -88,7 +92,7 @@ def read_predictions(path: Path) -> Predictions:
             if file.attrs.get("format") != FORMAT:
                 raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
             kept = {key: file.attrs[key] for key in ("split", "model", "cache", "select", "train_prior")}
-            kept["thresholds"] = file.attrs.get("thresholds")
+            kept |= {key: file.attrs.get(key) for key in ("chosen_on", "thresholds")}
             task = TASKS[file.attrs["task"]]
             videos = {name: VideoPredictions(group["frame"][:], group["logits"][:]) for name, group in file.items()}
     except FileNotFoundError as error:

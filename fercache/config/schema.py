@@ -232,7 +232,7 @@ class EnsembleConfig:
 
     folds: int = _value(5, "0, or at least 2")
     """Parts of the recordings: on all but one is chosen, on that one is scored, in turn; 0 leaves that out."""
-    smoothing: tuple[int, ...] = _value((0,), "one or more half widths, each at least 0, as in [0, 5, 15]")
+    smoothing: tuple[int, ...] = _value((0,), "one or more half widths, each from 0 to 100000, as in [0, 5, 15]")
     """Half widths of the box over time, in frames, of which the best is taken; [0] does not smooth."""
     temperatures: bool = False
     """Divide each model's logits by a number of its own, so that its probabilities mean what they say."""
@@ -245,7 +245,7 @@ class EnsembleConfig:
             self,
             step=0.999 < inverse < 1000.001 and abs(inverse - round(inverse)) < 1e-6,
             folds=self.folds == 0 or self.folds >= 2,
-            smoothing=len(self.smoothing) > 0 and min(self.smoothing, default=-1) >= 0,
+            smoothing=len(self.smoothing) > 0 and all(0 <= width <= 100_000 for width in self.smoothing),
         )
 
 

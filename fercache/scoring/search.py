@@ -68,8 +68,8 @@ def refine(objective: Objective, weights: np.ndarray) -> tuple[np.ndarray, float
 
 
 def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) -> list[np.ndarray]:
-    """The best weights that two models can come to by exchanging theirs: first the ends of the best stretch of the line
-    at which one of the two is out, then its middle.
+    """The best weights that two models can come to by exchanging theirs: those that leave one of the two out, where
+    they are among the best, then the middle of the widest stretch of the best.
     """
     share = weights[one] + weights[other]
     start, end = weights.copy(), weights.copy()
@@ -80,10 +80,10 @@ def _exchanged(objective: Objective, weights: np.ndarray, one: int, other: int) 
     scores = np.where(widths > NARROW, scores, -np.inf)
     best = np.flatnonzero(scores >= scores.max() - EQUAL)
     widest = best[widths[best].argmax()]
-    stretch = float(edges[widest]), float(edges[widest + 1])
-    places = [place for place in stretch if place in (0, 1)]
+    ends = [float(end) for end, stretch in ((0, 0), (1, len(scores) - 1)) if stretch in best]
+    places = [*ends, float(edges[widest] + edges[widest + 1]) / 2]
     candidates = []
-    for place in [*places, sum(stretch) / 2]:
+    for place in places:
         candidates.append(weights.copy())
         candidates[-1][one], candidates[-1][other] = place * share, (1 - place) * share
     return candidates

@@ -77,10 +77,9 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
         raise DataError(f"the predictions are of task {predictions[0].task.name}, the manifest of task {task.name}")
     known = {video.video_id: video for video in data.videos}
     video_ids, outputs = common_frames(predictions)
-    raise_problems(
-        [f"video {v}: is predicted, but not in the manifest" for v in video_ids if v not in known], DataError
-    )
-    absent = [video for video in data.split(predictions[0].split) if video.video_id not in video_ids]
+    split = predictions[0].split
+    raise_problems([problem for v in video_ids if (problem := _misplaced(v, known.get(v), split))], DataError)
+    absent = [video for video in data.split(split) if video.video_id not in video_ids]
     if absent:
         names = ", ".join(video.video_id for video in absent)
         log.warning("videos of the split that not all predictions have: %s", names)
@@ -101,10 +100,19 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
     raise_problems(problems, DataError)
     found = np.concatenate(labels)
     if not labelled(found, task).any():
-        raise DataError(f"split {predictions[0].split}: no predicted frame is labelled")
+        raise DataError(f"split {split}: no predicted frame is labelled")
     groups = np.repeat([known[video_id].group for video_id in video_ids], np.diff(outputs.first))
     recording = np.unique(groups, return_inverse=True)[1]
     return Aligned(video_ids, LabelledOutputs(**vars(outputs), labels=found, recording=recording), missing)
+
+
+def _misplaced(video_id: str, video: Video | None, split: str) -> str | None:
+    """Why the manifest is not the one that a video was predicted with."""
+    if video is None:
+        return f"video {video_id}: is predicted, but not in the manifest"
+    if video.split != split:
+        return f"video {video_id}: is predicted as of split {split}, in the manifest it is of {video.split}"
+    return None
 
 
 def _labels(video: Video, frame: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,9 +63,10 @@ def search_ensemble(
     models = [p.model for p in found]
     plain = {key: value for key, value in as_plain(settings).items() if key != "predictions"} | {"seed": seed}
     _check_models(predictions, models)
-    _check_folder(out, models, found[0].split, plain)
     _check_points(len(found), settings.step)
     frames = with_labels(found, data)
+    labels = hashlib.sha256(frames.outputs.labels.tobytes()).hexdigest()
+    _check_folder(out, {"split": found[0].split, "labels": labels, "settings": plain}, models)
     outputs, fold = frames.outputs, _folds(frames, settings, seed)
     recipe = Recipe(round(1 / settings.step), settings.smoothing, settings.temperatures, settings.thresholds)
     ensemble = worth(outputs, recipe, fold, seed, partial(runtime.progress, what="folds"))
@@ -76,8 +78,9 @@ def search_ensemble(
         "format": FORMAT,
         "task": data.task.name,
         "split": found[0].split,
-        "frames": int((outputs.labels != data.task.invalid).reshape(len(outputs.labels), -1).any(axis=1).sum()),
-        "recordings": int(outputs.recording.max()) + 1,
+        "labels": labels,
+        "frames": int(outputs.counted.sum()),
+        "recordings": len(np.unique(outputs.recording[outputs.counted])),
         "settings": plain,
         "select": "last" if all(p.select == "last" for p in found) else "best",
         "models": [{"predictions": str(p), "model": m, "score": single[m].score.value} for p, m in names],
@@ -135,6 +138,7 @@ def apply_ensemble(file: Path, predictions: Sequence[Path], out: Path) -> Path:
         select="last" if all(p.select == "last" for p in found) else "best",
         train_prior=prior,
         videos=videos,
+        chosen_on=ensemble.content["split"],
         thresholds=chosen.thresholds,
     )
     write_predictions(out, fused_predictions)
@@ -150,14 +154,15 @@ def _check_models(paths: Sequence[Path], models: Sequence[str]) -> None:
         raise DataError(f"the same model is given more than once: {', '.join(twice)}")
 
 
-def _check_folder(out: Path, models: list[str], split: str, settings: dict) -> None:
+def _check_folder(out: Path, wanted: dict[str, Any], models: list[str]) -> None:
+    """Raise RunError where `out` holds another ensemble, with what differs, or something else."""
     file = out / FILE_NAME
     if file.exists():
         before = read_ensemble(file)
-        if (before.models, before.content["split"], before.content["settings"]) != (models, split, settings):
-            raise RunError(
-                f"{out}: holds another ensemble (other models, split or settings); choose another folder, or remove it"
-            )
+        other = [key for key, value in wanted.items() if before.content[key] != value]
+        other += ["models"] if before.models != models else []
+        if other:
+            raise RunError(f"{out}: holds an ensemble of other {', '.join(other)}; choose another folder, or remove it")
     elif contents(out):
         raise RunError(f"{out}: is not empty and holds no {FILE_NAME}; choose another folder")
 

@@ -14,11 +14,18 @@ import numpy as np
 from fercache.errors import DataError
 from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Choice
 from fercache.scoring.honest import Result, Value, Worth
+from fercache.stages.wording import or_none, span
 from fercache.tasks import TASKS
 
-FORMAT = "fercache-ensemble 2"
+FORMAT = "fercache-ensemble 3"
 FILE_NAME = "ensemble.json"
-KEYS = {"task", "split", "frames", "recordings", "settings", "select", "in_sample", "across_folds", "gains", "notes"}
+KEYS: dict[str, type] = {
+    **dict.fromkeys(("task", "split", "labels", "select"), str),
+    **dict.fromkeys(("frames", "recordings", "half_width"), int),
+    **dict.fromkeys(("settings", "in_sample", "across_folds", "gains", "absent"), dict),
+    **dict.fromkeys(("models", "weights", "temperatures", "folds", "notes"), list),
+}
+"""What stands in the file, beside thresholds, and as what."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +84,13 @@ def worth_as_plain(worth: Worth) -> dict[str, Any]:
 
 
 def _value(value: Value) -> dict[str, float | None]:
-    return {"value": value.value, "low": _bound(value.low), "high": _bound(value.high)}
+    return {"value": value.value, "low": or_none(value.low), "high": or_none(value.high)}
 
 
 def _result(result: Result) -> dict[str, float | None]:
     score = result.score
-    bounds = {"low": _bound(score.low), "high": _bound(score.high)}
+    bounds = {"low": or_none(score.low), "high": or_none(score.high)}
     return {"score": score.value, **bounds, "f1": result.f1, "accuracy": result.accuracy}
-
-
-def _bound(value: float) -> float | None:
-    """JSON has no nan, which an interval over one recording has."""
-    return None if math.isnan(value) else value
 
 
 def read_ensemble(path: Path) -> EnsembleFile:
@@ -107,25 +109,40 @@ def read_ensemble(path: Path) -> EnsembleFile:
 
 def _problem(content: Mapping[str, Any]) -> str | None:
     """What is wrong with the parts that others rely on."""
-    models = content.get("models")
-    named = isinstance(models, list) and all(
-        isinstance(m, dict) and isinstance(m.get("model"), str) and isinstance(m.get("predictions"), str)
-        for m in models
+    damaged = [key for key, kind in KEYS.items() if not isinstance(content.get(key), kind)]
+    if "thresholds" not in content:
+        damaged.append("thresholds")
+    if damaged or content["task"] not in TASKS:
+        return f"is damaged: it lacks, or has something else as, {', '.join(damaged) or 'a known task'}"
+    models, tables = content["models"], (content["in_sample"], content["across_folds"])
+    named = all(
+        isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("model", "predictions")) for m in models
     )
-    missing = sorted({*KEYS, *CHOSEN} - content.keys())
-    if not named or missing or content["task"] not in TASKS:
-        return f"is damaged: it does not name its models, or lacks {', '.join(missing) or 'a known task'}"
+    results = [result for table in tables for result in table.values()]
+    if not named or not all(map(_is_result, results)) or SEARCHED not in content["in_sample"]:
+        return "is damaged: it does not name its models, or lacks their scores"
+    if not all(isinstance(note, str) for note in content["notes"]) or "thresholds" not in content["settings"]:
+        return "is damaged: its notes or settings are not what a search writes"
     weights, temperatures, half_width, thresholds = (content[key] for key in CHOSEN)
     if not _numbers(weights, len(models), 0, 1) or abs(sum(weights) - 1) > 1e-3:
         return f"weights: found {weights}, expected one for each model, at least 0, that sum to 1"
     if not _numbers(temperatures, len(models), 1e-6, 1e6):
         return f"temperatures: found {temperatures}, expected a positive number for each model"
-    if not isinstance(half_width, int) or half_width < 0:
+    if half_width < 0:
         return f"half_width: found {half_width!r}, expected a whole number from 0"
     classes = len(TASKS[content["task"]].classes)
     if thresholds is not None and not _numbers(thresholds, classes, 0, 1):
         return f"thresholds: found {thresholds}, expected {classes} numbers from 0 to 1"
     return None
+
+
+def _is_result(found: object) -> bool:
+    """Whether it has a score with an interval, which may be null."""
+    if not isinstance(found, dict):
+        return False
+    bounds = [found.get(key, "") for key in ("low", "high")]
+    rest = [found.get(key, "") for key in ("score", "f1", "accuracy")]
+    return all(isinstance(value, (int, float)) for value in (*rest, *(bound for bound in bounds if bound is not None)))
 
 
 def _numbers(values: object, count: int, low: float, high: float) -> bool:
@@ -156,7 +173,7 @@ def describe_search(path: Path) -> str:
             lines += ["", f"{title:<{max(width, len(title))}}      F1  accuracy       E  E, 95 % over recordings"]
             lines += [
                 f"{name:<{max(width, len(title))}}  {s['f1']:.4f}    {s['accuracy']:.4f}  {s['score']:.4f}"
-                + ("  -" if s["low"] is None else f"  {s['low']:.4f} to {s['high']:.4f}")
+                f"  {span(s['low'], s['high'])}"
                 for name, s in content[kind].items()
             ]
     return "\n".join([*lines, "", *content["notes"]])
@@ -179,7 +196,7 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         told += [_gain(name, gain) for name, gain in content["gains"]["across_folds"].items()]
     if content["absent"]:
         told.append("Nothing could be chosen for a class that is in one fold alone: " + ", ".join(content["absent"]))
-    if content["select"] != "last":
+    if content["select"] != "last" and content["split"] == "validation":
         told.append(
             "The models' epochs were chosen on these videos too (select: best), so that all these numbers are too high."
         )

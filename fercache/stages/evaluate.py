@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fercache.data.manifest import read_manifest
 from fercache.scoring.calibration import BINS
 from fercache.scoring.metrics import Scores
 from fercache.stages.aligned import read_all
 from fercache.stages.evaluation import Evaluation, evaluate_one
+from fercache.stages.wording import as_table, counts, digits, or_none, span
 from fercache.tasks import Task
 
 COLUMNS = (
@@ -35,12 +34,13 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
     weights = f"{task.score.f1:g} F1 + {task.score.accuracy:g} accuracy"
     lines = [f"task {task.name}, split {evaluations[0].split}; E = {weights}", ""]
     lines += as_table(COLUMNS, [_row(evaluation) for evaluation in evaluations])
-    counts = evaluations[0].scores.count_per_class
+    lines += [f"{e.name}: {e.caution}" for e in evaluations if e.caution]
     lines += ["", "F1 by class (labelled frames of the class)"]
+    labelled = list(zip(*(e.scores.count_per_class for e in evaluations), strict=True))
     for place, name in enumerate(task.classes):
-        values = "  ".join(f"{evaluation.scores.f1_per_class[place]:.4f}" for evaluation in evaluations)
-        lines.append(f"  {name:<10} {values}  ({counts[place]})")
-    absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
+        values = "  ".join(digits(*(e.scores.f1_per_class[place] for e in evaluations)))
+        lines.append(f"  {name:<10} {values}  ({counts(labelled[place])})")
+    absent = [name for name, of_files in zip(task.classes, labelled, strict=True) if not any(of_files)]
     if absent:
         lines.append(f"No label of {', '.join(absent)}: F1 counts them as 0, 'F1 occurring' leaves them out.")
     shares = list(evaluations[0].coverage)
@@ -50,6 +50,7 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
         [[e.name, f"{e.calibration.ece:.4f}", *(f"{e.coverage[s]:.4f}" for s in shares)] for e in evaluations],
     )
     for evaluation in evaluations:
+        lines += _reliability(evaluation)
         lines += _confusion(evaluation)
         if videos:
             lines += ["", f"{evaluation.name}, by video"]
@@ -65,7 +66,7 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
     """All of it as plain values that JSON can hold; an empty bin of the reliability table has null."""
     found = evaluation.calibration
     reliability = [
-        {"from": low / BINS, "to": (low + 1) / BINS, "count": int(count), "said": _or_none(said), "found": _or_none(so)}
+        {"from": low / BINS, "to": (low + 1) / BINS, "count": int(count), "said": or_none(said), "found": or_none(so)}
         for low, (count, said, so) in enumerate(zip(found.count, found.said, found.found, strict=True))
     ]
     return {
@@ -74,17 +75,13 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
         "split": evaluation.split,
         "select": evaluation.select,
         **_scores_as_plain(evaluation.scores, evaluation.task),
-        "interval": list(map(_or_none, evaluation.interval)),
+        "interval": list(map(or_none, evaluation.interval)),
         "not_predicted": evaluation.missing,
         "ece": found.ece,
         "reliability": reliability,
         "coverage": {f"{share:g}": accuracy for share, accuracy in evaluation.coverage.items()},
         "videos": {video_id: _scores_as_plain(s, evaluation.task) for video_id, s in evaluation.videos.items()},
     }
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _scores_as_plain(scores: Scores, task: Task) -> dict[str, Any]:
@@ -105,13 +102,23 @@ def _row(evaluation: Evaluation) -> list[str]:
     s = evaluation.scores
     return [
         evaluation.name,
-        *(f"{value:.4f}" for value in (s.f1, s.accuracy, s.score)),
-        "-" if np.isnan(evaluation.interval[0]) else "{:.4f} to {:.4f}".format(*evaluation.interval),
-        f"{s.f1_occurring:.4f}",
-        f"{s.exact_match:.4f}",
+        *digits(s.f1, s.accuracy, s.score),
+        span(*evaluation.interval),
+        *digits(s.f1_occurring, s.exact_match),
         str(s.frames),
         str(evaluation.missing),
     ]
+
+
+def _reliability(evaluation: Evaluation) -> list[str]:
+    """How often it was so, for how likely it was said to be; bins that nothing is in are left out."""
+    found = evaluation.calibration
+    rows = [
+        [f"{place / BINS:.2f} to {(place + 1) / BINS:.2f}", *digits(found.said[place], found.found[place]), str(count)]
+        for place, count in enumerate(found.count)
+        if count
+    ]
+    return ["", *as_table((f"{evaluation.name}: said to be likely", "mean", "was so", "frames"), rows)]
 
 
 def _confusion(evaluation: Evaluation) -> list[str]:
@@ -121,14 +128,3 @@ def _confusion(evaluation: Evaluation) -> list[str]:
     names = evaluation.task.classes
     rows = [[name, *map(str, row)] for name, row in zip(names, evaluation.scores.confusion, strict=True)]
     return ["", *as_table((f"{evaluation.name}: is, decided as", *names), rows)]
-
-
-def as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return "  ".join([f"{first[0]:<{first[1]}}", *(f"{text:>{width}}" for text, width in others)])
-
-    return [line(row) for row in [columns, *rows]]

@@ -36,6 +36,17 @@ class Evaluation:
     """Share of frames that are kept, the surest ones -> accuracy on them."""
     videos: dict[str, Scores]
     """Of each video with labels."""
+    chosen_on: str | None
+    """Of an ensemble: the split on whose labels its weights were chosen."""
+
+    @property
+    def caution(self) -> str | None:
+        """What is to be known of the score; None where nothing was chosen on these labels."""
+        if self.chosen_on == self.split:
+            return "the ensemble was chosen on these labels; what it is worth is its score across folds"
+        if self.select == "best" and self.split == "validation":
+            return "the epoch was chosen on these labels (select: best)"
+        return None
 
 
 def evaluate_one(name: str, found: Predictions, data: Manifest) -> Evaluation:
@@ -56,6 +67,7 @@ def evaluate_one(name: str, found: Predictions, data: Manifest) -> Evaluation:
         calibration=calibration(data.task, probability, outputs.labels),
         coverage=coverage(data.task, probability, outputs.labels, found.thresholds),
         videos=_by_video(frames, decisions),
+        chosen_on=found.chosen_on,
     )
 
 

@@ -7,18 +7,20 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import write_video
 
-from fercache.cache.predictions import Predictions, VideoPredictions, write_predictions
+from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions, write_predictions
 from fercache.config import EnsembleConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.manifest import write_manifest
 from fercache.errors import CacheError, DataError
-from fercache.stages.ensemble import search_ensemble
-from fercache.stages.evaluate import evaluate
+from fercache.stages.ensemble import apply_ensemble, search_ensemble
+from fercache.stages.ensemble_file import read_ensemble
+from fercache.stages.evaluate import describe, evaluate
 from fercache.stages.report import report
 from fercache.stages.report.charts import nice_ticks
 from fercache.stages.report.colours import ABSENT, SERIES, UNKNOWN, shade
@@ -172,6 +174,70 @@ def test_what_is_no_project_is_told(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_video_without_a_face_has_a_time_line(tmp_path):
+    manifest = make_project(tmp_path)
+    for path in tmp_path.glob("*.h5"):
+        found = read_predictions(path)
+        empty = VideoPredictions(np.empty(0, np.int32), np.empty((0, 7), np.float32))
+        path.unlink()
+        write_predictions(path, replace(found, videos={**found.videos, "x": empty}))
+    text = report(tmp_path, manifest, videos=["x"]).read_text(encoding="utf-8")
+    assert "25 frames, 25 of them without a face" in text and "nan" not in text
+
+
+@pytest.mark.parametrize(("few", "words"), [(1, ["best of 1"]), (2, ["best of 2", "worst of 2"])])
+def test_of_few_videos_the_best_is_called_so(tmp_path, few, words):
+    manifest = make_project(tmp_path, models=("cnn",))
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[: 4 + few]))
+    found = read_predictions(tmp_path / "cnn-validation.h5")
+    (tmp_path / "cnn-validation.h5").unlink()
+    kept = dict(list(found.videos.items())[:few])
+    write_predictions(tmp_path / "cnn-validation.h5", replace(found, videos=kept))
+    text = report(tmp_path, manifest).read_text(encoding="utf-8")
+    assert re.findall(r"(\w+ of \d) videos by", text) == words
+
+
+def test_what_a_fused_score_is_worth_is_said(tmp_path):
+    manifest = make_project(tmp_path)
+    files = [tmp_path / f"{model}-validation.h5" for model in ("cnn", "gru", "transformer")]
+    apply_ensemble(tmp_path / "ensemble" / "ensemble.json", files, tmp_path / "all-validation.h5")
+    words = "the ensemble was chosen on these labels; what it is worth is its score across folds"
+    assert f"all: {words}." in report(tmp_path, manifest).read_text(encoding="utf-8")
+    said = describe(evaluate(manifest, [files[0], tmp_path / "all-validation.h5"]))
+    assert f"all-validation: {words}" in said
+    assert "cnn-validation: the epoch was chosen on these labels (select: best)" in said
+
+
+def test_files_of_one_name_stay_apart(tmp_path):
+    manifest = make_project(tmp_path, models=("cnn", "gru"))
+    shutil.copy(tmp_path / "gru-validation.h5", tmp_path / "cnn.h5")
+    text = report(tmp_path, manifest).read_text(encoding="utf-8")
+    assert all(f'<th scope="row">{name}</th>' in text for name in ("cnn", "cnn-validation", "gru-validation"))
+
+
+@pytest.mark.parametrize("line", ["5", '{"epoch": 1, "loss": null}', '{"epoch": 1, "score": "high"}'])
+def test_measurements_that_are_none_are_told_with_their_line(tmp_path, line):
+    manifest = make_project(tmp_path, models=("cnn",))
+    with (tmp_path / "cnn" / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: line 4: expected an object with numbers as loss, score"):
+        report(tmp_path, manifest)
+
+
+@pytest.mark.parametrize(
+    "change", [{"task": []}, {"in_sample": 5}, {"settings": {}}, {"across_folds": []}, {"notes": [3]}, {"folds": None}]
+)
+def test_an_ensemble_file_that_was_edited_is_told(project, tmp_path, change):
+    content = json.loads((project / "ensemble" / "ensemble.json").read_text())
+    path = tmp_path / "ensemble.json"
+    path.write_text(json.dumps(content))
+    read_ensemble(path)
+    path.write_text(json.dumps({**content, **change}))
+    with pytest.raises(DataError, match=r"ensemble\.json: is damaged"):
+        read_ensemble(path)
+
+
 HARNESS = """<!doctype html><iframe id="page" src="report.html" style="width: {width}px; height: 900px"></iframe>
 <pre id="found"></pre><script>
 document.getElementById("page").onload = event => {{
@@ -195,11 +261,19 @@ document.getElementById("page").onload = event => {{
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [340, 1200])
-def test_a_browser_shows_all_of_it_on_any_screen(project, tmp_path, width):
+@pytest.mark.parametrize(
+    "models",
+    [
+        ("cnn", "gru", "transformer"),
+        ("resnet50_vggface2_112", "gru_768_bidirectional_15", "transformer_standardised_15"),
+    ],
+    ids=["short", "long"],
+)
+def test_a_browser_shows_all_of_it_on_any_screen(tmp_path, width, models):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("there is no chromium here")
-    page = report(project, project / "faces.csv", tmp_path / "report.html").read_text(encoding="utf-8")
+    page = report(tmp_path, make_project(tmp_path, models=models)).read_text(encoding="utf-8")
     (tmp_path / "harness.html").write_text(HARNESS.format(width=width))
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
     command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path}/harness.html"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ def curves(name: str, of: Mapping[str, Sequence[float]], x_name: str = "epoch") 
     ticks = nice_ticks(min(values), max(values))
     axes = Axes(46, 12, 300, 170, (1, max(2, longest)), (ticks[0], ticks[-1]))
     parts = axes.drawn([t for t in nice_ticks(1, max(2, longest)) if t >= 1 and t == int(t)], ticks, x_name)
+    y = 236.0
     for place, (label, line) in enumerate(of.items()):
         colour, dash = SERIES[place % len(SERIES)], DASHES[place % len(DASHES)]
         points = [axes.at(epoch, value) for epoch, value in enumerate(line, 1) if math.isfinite(value)]
@@ -61,30 +63,33 @@ def curves(name: str, of: Mapping[str, Sequence[float]], x_name: str = "epoch") 
         stroke = {"stroke": colour, "stroke_width": 2, "stroke_dasharray": dash}
         parts.append(element("polyline", points=path, fill="none", **stroke))
         parts += [element("circle", cx=x, cy=y, r=2.5, fill=colour) for x, y in points]
-        y = 236 + 18 * place
         parts.append(element("line", x1=46, x2=80, y1=y, y2=y, **stroke))
-        parts.append(_words(88, y + 4, f"{label}: {line[-1]:.4f} in epoch {len(line)}", "start"))
+        words = _lines(88, y + 4, f"{label}: {line[-1]:.4f} in epoch {len(line)}", "start", 38)
+        parts += words
+        y += 18 + LINE * (len(words) - 1)
     said = "; ".join(f"{label} from {line[0]:.4f} to {line[-1]:.4f}" for label, line in of.items())
-    return svg(360, 232 + 18 * len(of), f"{name} by {x_name}: {said}", *parts)
+    return svg(360, round(y - 4), f"{name} by {x_name}: {said}", *parts)
 
 
 def intervals(of: Mapping[str, Value], name: str) -> Element:
     """Scores as dots with their intervals as lines, a row each, the name above it."""
     bounds = [v for value in of.values() for v in (value.low, value.value, value.high) if math.isfinite(v)]
     ticks = nice_ticks(min(bounds), max(bounds))
-    height = 34 * len(of)
+    heights = {label: 20 + LINE * len(_lines(0, 0, label, "start", 48)) for label in of}
+    height = sum(heights.values())
     axes = Axes(20, 6, 320, height, (ticks[0], ticks[-1]), (0, 1))
     parts = [
         _line(axes.at(tick, 0)[0], axes.top, axes.at(tick, 0)[0], axes.top + height, "grid") for tick in ticks
     ] + axes.drawn(ticks, [], name)
-    for place, (label, value) in enumerate(of.items()):
-        y = axes.top + 34 * place
-        x, _ = axes.at(value.value, 0)
-        parts.append(_words(22, y + 12, label, "start"))
+    begin = axes.top
+    for label, value in of.items():
+        parts += _lines(22, begin + 12, label, "start", 48)
+        begin += heights[label]
+        y = begin - 12
         if math.isfinite(value.low):
             low, high = axes.at(value.low, 0)[0], axes.at(value.high, 0)[0]
-            parts.append(element("line", x1=low, x2=high, y1=y + 22, y2=y + 22, stroke=SERIES[0], stroke_width=3))
-        parts.append(element("circle", cx=x, cy=y + 22, r=5, fill=SERIES[0]))
+            parts.append(element("line", x1=low, x2=high, y1=y, y2=y, stroke=SERIES[0], stroke_width=3))
+        parts.append(element("circle", cx=axes.at(value.value, 0)[0], cy=y, r=5, fill=SERIES[0]))
     said = "; ".join(f"{label} {_value(value)}" for label, value in of.items())
     return svg(360, height + 48, f"{name} with intervals: {said}", *parts)
 
@@ -117,7 +122,8 @@ def simplex_map(
     names: Sequence[str], points: np.ndarray, scores: np.ndarray, marks: Mapping[str, np.ndarray]
 ) -> Element:
     """Scores (P,) at weights (P, 3) as shades in a triangle whose corners are the models alone."""
-    side, left, top = 280.0, 40.0, 34.0
+    above = _lines(180, 14, names[0], "middle", 48)
+    side, left, top = 280.0, 40.0, 8.0 + LINE * (len(above) + 1)
     corners = np.array([(left + side / 2, top), (left, top + side * ROOT3), (left + side, top + side * ROOT3)])
     low, high = float(scores.min()), float(scores.max())
     shares = (scores - low) / max(high - low, 1e-12)
@@ -131,13 +137,15 @@ def simplex_map(
     ]
     outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
     parts.append(element("polygon", points=outline, fill="none", class_="axis"))
-    for name, (x, y), above in zip(names, corners, (True, False, False), strict=True):
-        parts.append(_words(float(x), float(y) + (-16 if above else 28), name, "middle"))
+    below = float(corners[1, 1]) + 28
+    feet = [_lines(2, below, names[1], "start", 24), _lines(358, below, names[2], "end", 24)]
+    parts += [*above, *feet[0], *feet[1]]
+    base = below + 10 + LINE * max(map(len, feet))
     for place, (name, weights) in enumerate(marks.items()):
         x, y = map(float, weights @ corners)
         parts.append(_mark(place, x, y))
-        parts += [_mark(place, 50, 330 + 20 * place), _words(64, 334 + 20 * place, name, "start")]
-    base = 340 + 20 * len(marks)
+        parts += [_mark(place, 50, base + 20 * place), _words(64, base + 4 + 20 * place, name, "start")]
+    base += 4 + 20 * len(marks)
     parts += [
         element("rect", x=40 + 28 * place, y=base, width=28, height=14, fill=css(shade(np.array(place / 9))))
         for place in range(10)
@@ -145,7 +153,9 @@ def simplex_map(
     parts.append(element("rect", x=40, y=base, width=280, height=14, fill="none", class_="axis"))
     parts += [_words(40, base + 30, f"{low:.4f}", "start"), _words(320, base + 30, f"{high:.4f}", "end")]
     said = "; ".join(f"{name}: {_weights(names, weights)}" for name, weights in marks.items())
-    return svg(360, base + 40, f"Score over all weights of three models, from {low:.4f} to {high:.4f}. {said}", *parts)
+    return svg(
+        360, round(base + 40), f"Score over all weights of three models, from {low:.4f} to {high:.4f}. {said}", *parts
+    )
 
 
 def _mark(place: int, x: float, y: float) -> Element:
@@ -182,6 +192,16 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:
     return element("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind)
+
+
+LINE = 15
+"""Height of a line of text."""
+
+
+def _lines(x: float, y: float, text: str, anchor: str, most: int) -> list[Element]:
+    """Text that goes on in further lines after `most` letters."""
+    parts = textwrap.wrap(text, most, break_on_hyphens=False) or [text]
+    return [_words(x, y + LINE * place, part, anchor) for place, part in enumerate(parts)]
 
 
 def _words(x: float, y: float, text: str, anchor: str) -> Element:

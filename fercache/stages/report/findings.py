@@ -23,10 +23,13 @@ from fercache.stages.aligned import Aligned, read_all, with_labels
 from fercache.stages.ensemble_file import FILE_NAME, EnsembleFile, read_ensemble
 from fercache.stages.evaluation import Evaluation, evaluate_one
 from fercache.stages.report.time_lines import THUMBNAILS, Story
+from fercache.stages.wording import names
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
 
+MEASURED = ("loss", "score")
+"""What is drawn over the epochs."""
 SURFACE_STEPS = 25
 """One over the distance of the weights that the picture of the simplex has."""
 
@@ -76,11 +79,13 @@ def find(folder: Path, data: Manifest, split: str, videos: Sequence[str]) -> Fin
     if not paths:
         raise DataError(f"{folder}: found no predictions of split {split}, expected files that `fercache predict` made")
     paths.sort(key=lambda path: path.stem.count("+"))  # models before what was fused of them
-    found = dict(zip((path.stem.removesuffix(f"-{split}") for path in paths), read_all(paths), strict=True))
+    called = names([path.stem.removesuffix(f"-{split}") for path in paths], [path.stem for path in paths])
+    found = dict(zip(called, read_all(paths), strict=True))
     ensembles = _ensembles(folder, found, split)
     main = ensembles[0] if ensembles else None
     shown = main.models if main else tuple(found)
     frames = with_labels([found[name] for name in shown], data)
+    of_three = next((one for one in ensembles if len(one.models) == 3), None)
     return Findings(
         folder=folder,
         task=data.task,
@@ -88,21 +93,21 @@ def find(folder: Path, data: Manifest, split: str, videos: Sequence[str]) -> Fin
         evaluations=[evaluate_one(name, one, data) for name, one in found.items()],
         ensembles=ensembles,
         runs=_runs(folder),
-        surface=_surface(main, frames) if main and len(shown) == 3 else None,
+        surface=_surface(of_three, found, data) if of_three else None,
         stories=_stories(data, frames, shown, [found[name] for name in shown], main, videos),
     )
 
 
 def _ensembles(folder: Path, found: dict[str, Predictions], split: str) -> list[Ensemble]:
     """Those on this split, the largest first; one whose models' predictions are not here is passed over, and told."""
-    names = {one.model: name for name, one in found.items()}
+    named = {one.model: name for name, one in found.items()}
     ensembles = []
     for path in sorted([*folder.glob(FILE_NAME), *folder.glob(f"*/{FILE_NAME}")]):
         file = read_ensemble(path)
         if file.content["split"] != split:
             continue
-        if set(file.models) <= set(names):
-            ensembles.append(Ensemble(tuple(names[model] for model in file.models), file))
+        if set(file.models) <= set(named):
+            ensembles.append(Ensemble(tuple(named[model] for model in file.models), file))
         else:
             log.warning("%s: not all of its models' predictions are in %s; left out", path, folder)
     return sorted(ensembles, key=lambda one: -len(one.models))
@@ -113,14 +118,18 @@ def _runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     runs, file = {}, RunDir(Path()).metrics.name
     for path in sorted([*folder.glob(f"*/{file}"), *folder.glob(f"*/*/{file}")]):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            runs[str(path.parent.relative_to(folder))] = [json.loads(line) for line in lines]
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
+        for number, line in enumerate(lines, 1):
+            if not isinstance(line, dict) or not all(isinstance(line.get(key, 0), (int, float)) for key in MEASURED):
+                raise DataError(f"{path}: line {number}: expected an object with numbers as {', '.join(MEASURED)}")
+        runs[str(path.parent.relative_to(folder))] = lines
     return {name: lines for name, lines in runs.items() if lines}
 
 
-def _surface(ensemble: Ensemble, frames: Aligned) -> Surface:
+def _surface(ensemble: Ensemble, found: dict[str, Predictions], data: Manifest) -> Surface:
+    frames = with_labels([found[name] for name in ensemble.models], data)
     thresholds = ensemble.file.content["settings"]["thresholds"]
     points, scores = surface(frames.outputs, ensemble.file.chosen, SURFACE_STEPS, thresholds=thresholds)
     return Surface(ensemble, points, scores)
@@ -129,15 +138,15 @@ def _surface(ensemble: Ensemble, frames: Aligned) -> Surface:
 def _stories(
     data: Manifest,
     frames: Aligned,
-    names: Sequence[str],
+    shown: Sequence[str],
     models: Sequence[Predictions],
     main: Ensemble | None,
     videos: Sequence[str],
 ) -> list[Story]:
     """The time lines of some videos: those asked for, else the best, the middle and the worst one."""
     outputs, task = frames.outputs, data.task
-    probability = dict(zip(names, outputs.probability(), strict=True))
-    decisions = {name: decide(task, probability[name], one.thresholds) for name, one in zip(names, models, strict=True)}
+    probability = dict(zip(shown, outputs.probability(), strict=True))
+    decisions = {name: decide(task, probability[name], one.thresholds) for name, one in zip(shown, models, strict=True)}
     if main is not None:
         chosen: Choice = main.file.chosen
         probability["ensemble"], decisions["ensemble"] = chosen.probability(outputs), chosen.decide(outputs)
@@ -180,10 +189,11 @@ def _telling(frames: Aligned, decisions: np.ndarray, name: str) -> dict[int, str
     sums, counts = (np.array([part.sum() for part in np.split(values, begin[1:])]) for values in (right, counted))
     some = np.flatnonzero(counts)
     order = some[np.argsort(-sums[some] / counts[some], kind="stable")]
-    words = {0: "best", (len(order) - 1) // 2: "middle", len(order) - 1: "worst"}
+    ranks = {"middle": (len(order) - 1) // 2, "worst": len(order) - 1, "best": 0}
+    words = {rank: word for word, rank in ranks.items()}  # of few videos one may be two of these: best counts first
     return {
-        int(order[rank]): f"{word} of {len(order)} videos by the accuracy of {name}, {sums[v] / counts[v]:.4f}"
-        for rank, word in words.items()
+        int(v): f"{words[rank]} of {len(order)} videos by the accuracy of {name}, {sums[v] / counts[v]:.4f}"
+        for rank in sorted(words)
         for v in [order[rank]]
     }
 
@@ -192,7 +202,7 @@ def _thumbnails(video: Video) -> list[tuple[int, np.ndarray] | None]:
     """The frame with a face nearest to the middle of each part of a video; [] where the frames are not at hand."""
     try:
         frames = video.frames()
-        edges = np.linspace(1, video.num_frames + 1, THUMBNAILS + 1)
+        edges = np.linspace(1, video.num_frames + 1, min(THUMBNAILS, video.num_frames) + 1)
         shown: list[tuple[int, np.ndarray] | None] = []
         for low, high in itertools.pairwise(edges):
             rows = np.flatnonzero((frames.number >= low) & (frames.number < high))

@@ -16,10 +16,11 @@ from fercache.stages.report.colours import UNKNOWN, css, ink, shade
 from fercache.stages.report.findings import Ensemble, Findings, Surface
 from fercache.stages.report.markup import Child, Element, document, element, figure, table
 from fercache.stages.report.time_lines import time_line
+from fercache.stages.wording import counts, digits, or_nan, span
 
 STYLE = """
 :root { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
-body { margin: 0; }
+body { margin: 0; overflow-wrap: anywhere; }
 main { max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h1, h2, h3, h4 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
@@ -74,9 +75,10 @@ def page(found: Findings) -> str:
 
 
 def _facts(found: Findings) -> str:
-    one, score = found.evaluations[0], found.task.score
+    score, frames = found.task.score, counts([e.scores.frames for e in found.evaluations])
+    videos = counts([len(e.videos) for e in found.evaluations])
     return (
-        f"{one.scores.frames} labelled frames of {len(one.videos)} videos, task {found.task.name}:"
+        f"{frames} labelled frames of {videos} videos, task {found.task.name}:"
         f" E = {score.f1:g} F1 + {score.accuracy:g} accuracy. Intervals hold 95 % of what comes out when the recordings"
         " are drawn again."
     )
@@ -84,30 +86,29 @@ def _facts(found: Findings) -> str:
 
 def _scores(found: Findings) -> list[Element]:
     rows = [
-        (e.name, *_numbers(e.scores.f1, e.scores.accuracy, e.scores.score), _span(*e.interval), _select(e))
+        (e.name, *digits(e.scores.f1, e.scores.accuracy, e.scores.score), span(*e.interval), e.select)
         for e in found.evaluations
     ]
-    columns = ("predictions", "F1", "accuracy", "E", "95 %", "epochs")
+    columns = ("predictions", "F1", "accuracy", "E", "95 %", "epoch")
     parts: list[Element] = [table("Scores of the predictions in the folder", columns, rows)]
     own = {e.name: Value(e.scores.score, *e.interval) for e in found.evaluations}
     across = {f"{one.name}, across folds": value for one in found.ensembles for value in _across(one)}
     caption = "E with its interval. What is said across folds was chosen on other recordings than it is scored on."
     parts.append(figure(intervals({**own, **across}, "E"), caption))
-    if any(e.select == "best" for e in found.evaluations):
-        parts.append(_note("Epochs marked 'best' were chosen on these very videos: their scores are too high."))
+    cautions: dict[str, list[str]] = {}
+    for e in found.evaluations:
+        if e.caution:
+            cautions.setdefault(e.caution, []).append(e.name)
+    parts += [_note(f"{', '.join(names)}: {caution}.") for caution, names in cautions.items()]
     for one in found.ensembles:
         parts += _ensemble(one)
     return parts
 
 
-def _select(one: Evaluation) -> str:
-    return "best, chosen on these videos" if one.select == "best" and one.split == "validation" else one.select
-
-
 def _across(one: Ensemble) -> list[Value]:
     """The searched weights' score on folds that they were not chosen on; [] without folds."""
     across = one.file.content["across_folds"].get(SEARCHED)
-    return [Value(across["score"], _nan(across["low"]), _nan(across["high"]))] if across else []
+    return [Value(across["score"], or_nan(across["low"]), or_nan(across["high"]))] if across else []
 
 
 def _ensemble(one: Ensemble) -> list[Element]:
@@ -116,8 +117,8 @@ def _ensemble(one: Ensemble) -> list[Element]:
     rows = []
     for kind, title in (("in_sample", "on the frames chosen on"), ("across_folds", "across folds")):
         for name, s in content[kind].items():
-            numbers = _numbers(s["f1"], s["accuracy"], s["score"])
-            rows.append((f"{name}, {title}", *numbers, _span(_nan(s["low"]), _nan(s["high"]))))
+            numbers = digits(s["f1"], s["accuracy"], s["score"])
+            rows.append((f"{name}, {title}", *numbers, span(or_nan(s["low"]), or_nan(s["high"]))))
     chosen = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(one.models, content["weights"], strict=True))
     caption = f"{one.name}: weights {chosen}; smoothed by {content['half_width']} frames to either side"
     return [
@@ -135,6 +136,8 @@ def _weights(found: Surface) -> list[Element]:
         "E at all weights of the three models, on the frames that the weights were chosen on. Each corner is a model"
         " alone. Where shades hardly differ, the choice of weights hardly matters."
     )
+    if chosen.thresholds is not None:
+        caption += " Thresholds are the best at each of the weights; shades far from the best are lower bounds."
     return [figure(picture, caption)]
 
 
@@ -149,16 +152,20 @@ def _training(runs: Mapping[str, list[dict[str, Any]]]) -> list[Element]:
         ("score", "Validation score", "E on the validation split after each epoch."),
     ):
         lines = {run: [epoch[key] for epoch in epochs if key in epoch] for run, epochs in runs.items()}
-        lines = {run: line for run, line in lines.items() if line}
+        lines = {run: line for run, line in lines.items() if any(map(math.isfinite, line))}
         if lines:
             pictures.append(figure(curves(name, lines), words))
     return [element("div", *pictures, class_="gallery")] if pictures else []
 
 
 def _confusion(found: Findings) -> list[Element]:
-    classes, counts = found.task.classes, found.evaluations[0].scores.count_per_class
+    classes, evaluations = found.task.classes, found.evaluations
     rows = [
-        (name, str(counts[place]), *(f"{e.scores.f1_per_class[place]:.4f}" for e in found.evaluations))
+        (
+            name,
+            counts([e.scores.count_per_class[place] for e in evaluations]),
+            *digits(*(e.scores.f1_per_class[place] for e in evaluations)),
+        )
         for place, name in enumerate(classes)
     ]
     columns = ("class", "labelled", *(e.name for e in found.evaluations))
@@ -173,12 +180,12 @@ def _matrix(name: str, classes: tuple[str, ...], confusion: np.ndarray) -> Eleme
     """Counts, shaded by their share of the row."""
     shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     rows: list[list[Child]] = []
-    for label, counts, row in zip(classes, confusion, shares, strict=True):
+    for label, of_label, row in zip(classes, confusion, shares, strict=True):
         cells = [
             element(
                 "td", str(count), style=f"background: {css(shade(share))}; color: {ink(share)}", title=f"{share:.1%}"
             )
-            for count, share in zip(counts, row, strict=True)
+            for count, share in zip(of_label, row, strict=True)
         ]
         rows.append([label, *cells])
     return table(f"{name}: labels by row, decisions by column", ("", *classes), rows)
@@ -223,15 +230,3 @@ def _videos(found: Findings) -> list[Element]:
 
 def _note(text: str) -> Element:
     return element("p", text, class_="note")
-
-
-def _numbers(*values: float) -> list[str]:
-    return [f"{value:.4f}" for value in values]
-
-
-def _span(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value

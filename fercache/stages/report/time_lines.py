@@ -102,10 +102,11 @@ class Columns:
     def right(self, task: Task, labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """Share of right decisions among the labelled present ones of a column, (K,); nan where there are none."""
         own = labels[self.frame - 1]
-        counted = (own != task.invalid).reshape(len(own), -1)
-        correct = ((own == decisions).reshape(len(own), -1) & counted).sum(axis=1)
+        counted, correct = own != task.invalid, (own == decisions) & (own != task.invalid)
+        if task.kind == "one":
+            counted, correct = counted[:, None], correct[:, None]
         column = self.of(self.frame)
-        sums = np.bincount(column, correct, self.count)
+        sums = np.bincount(column, correct.sum(axis=1), self.count)
         counts = np.bincount(column, counted.sum(axis=1), self.count)
         return np.divide(sums, counts, out=np.full(self.count, np.nan), where=counts > 0)
 
@@ -167,5 +168,7 @@ def _counts(task: Task, story: Story) -> str:
 
 
 def _said(task: Task, story: Story, name: str) -> str:
+    if not len(story.frame):
+        return "none"
     mean = story.probability[name].mean(axis=0)
     return "mean " + ", ".join(f"{c} {value:.2f}" for c, value in zip(task.classes, mean, strict=True))

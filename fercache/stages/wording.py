@@ -1,0 +1,48 @@
+"""Numbers and tables in words, as several stages print them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def digits(*values: float) -> list[str]:
+    """Scores, as cells of a table."""
+    return [f"{value:.4f}" for value in values]
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval; one recording has none."""
+    return "-" if low is None or high is None or math.isnan(low) else f"{low:.4f} to {high:.4f}"
+
+
+def or_none(value: float) -> float | None:
+    """As JSON holds it, which has no nan."""
+    return None if math.isnan(value) else float(value)
+
+
+def or_nan(value: float | None) -> float:
+    """Back from JSON."""
+    return math.nan if value is None else value
+
+
+def names(stems: Sequence[str], paths: Sequence[object]) -> list[str]:
+    """Short names where they tell files apart, else the whole paths."""
+    return list(stems) if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
+def counts(of_files: Sequence[int]) -> str:
+    """How many of something there are in each of some files: one number where it is the same."""
+    low, high = min(of_files), max(of_files)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def as_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return "  ".join([f"{first[0]:<{first[1]}}", *(f"{text:>{width}}" for text, width in others)])
+
+    return [line(row) for row in [columns, *rows]]
