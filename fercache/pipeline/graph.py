@@ -38,30 +38,33 @@ class Step:
 
 def run_steps(steps: Sequence[Step], folder: Path) -> None:
     """Run the steps that are not done, in order. FercacheError at the first that fails; Stopped at a signal."""
-    for step in steps:
-        if step.done(folder):
-            log.info("done already: %s", step.words())
-            continue
-        missing = [name for name in step.inputs if not (folder / name).exists()]
-        if missing:
-            raise FercacheError(f"{step.words()}: {', '.join(missing)} is missing in {folder}")
-        log.info("$ %s", step.words())
-        status = _run(step.command, folder)
-        if status == Stopped.EXIT_STATUS:
-            raise Stopped("a signal")
-        if status:
-            raise FercacheError(f"{step.words()}: ended with exit status {status} (in {folder})")
-
-
-def _run(command: tuple[str, ...], folder: Path) -> int:
-    """Run one command as a process of its own; a signal to stop is passed on to it."""
     with runtime.stop_signals() as stop:
-        process = subprocess.Popen([sys.executable, "-m", "fercache", *command], cwd=folder)
-        told = False
-        while True:
-            try:
-                return process.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                if stop.signal is not None and not told:
-                    process.terminate()
-                    told = True
+        for step in steps:
+            stop.check()
+            if step.done(folder):
+                log.info("done already: %s", step.words())
+                continue
+            missing = [name for name in step.inputs if not (folder / name).exists()]
+            if missing:
+                raise FercacheError(f"{step.words()}: {', '.join(missing)} is missing in {folder}")
+            log.info("$ %s", step.words())
+            status = _run(step.command, folder, stop)
+            # A command that has no way to stop ends at the signal itself, with a status of its own.
+            stop.check()
+            if status == Stopped.EXIT_STATUS:
+                raise Stopped("a signal")
+            if status:
+                raise FercacheError(f"{step.words()}: ended with exit status {status} (in {folder})")
+
+
+def _run(command: tuple[str, ...], folder: Path, stop: runtime.StopFlag) -> int:
+    """Run one command as a process of its own; a signal to stop is passed on to it."""
+    process = subprocess.Popen([sys.executable, "-m", "fercache", *command], cwd=folder)
+    told = False
+    while True:
+        try:
+            return process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if stop.signal is not None and not told:
+                process.terminate()
+                told = True

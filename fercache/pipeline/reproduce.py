@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from fercache import runtime
 from fercache.config import Config, FinetuneConfig, ReproduceConfig
 from fercache.errors import ConfigError, DataError, FercacheError, RunError, raise_problems
 from fercache.files import write_text
@@ -18,7 +18,8 @@ from fercache.pipeline import project
 from fercache.pipeline.graph import Step, run_steps
 from fercache.scoring.choice import SEARCHED
 from fercache.stages.ensemble_file import read_ensemble
-from fercache.stages.evaluate import as_table, evaluate
+from fercache.stages.evaluate import evaluate
+from fercache.stages.wording import as_table, digits, span
 from fercache.tasks import TASKS
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 SYNTHETIC = "synth"
 """As `reproduce.data`: faces that are drawn, as the section `synth` says."""
 GENERATED = ("none", "imagenet")
-"""What is no file, but may stand for a frame network's weights."""
+"""What is no file, but may stand for the weights of the row ResNet50."""
 
 
 @dataclass(frozen=True)
@@ -87,30 +88,28 @@ class Row:
         """The project folder of its frame network, shared by the rows that stand on it."""
         return out / self.task / self.network
 
+    def done(self, out: Path) -> bool:
+        """Whether all that its numbers are read from is there."""
+        needed = [project.predictions(self.system)]
+        needed += [project.ensemble(self.system)] if len(self.system) > 1 else []
+        return all((self.folder(out) / name).exists() for name in needed)
+
 
 def reproduce(out: Path, config: Config) -> str:
     """Run in `out` what the rows of `config` lack, and return the tables, which `out`/tables.txt holds too.
 
     A row whose weights are not there is listed with what to get. Where a command fails the other rows are run, and
-    FercacheError tells at the end; DataError where no row can be run. What was stopped goes on.
+    RunError tells at the end; DataError where no row is done or can be run. What was stopped goes on.
     """
     rows = wanted(config)
-    lacking = {row: reason for row in rows if (reason := _lacks(row, config))}
+    todo = [row for row in rows if not row.done(out)]
+    lacking = {row: reason for row in todo if (reason := _lacks(row, config))}
     if len(lacking) == len(rows):
         raise_problems(_not_run(rows, lacking), DataError)
-    project.write_project(out, _shared_config(config))
-    possible = [row for row in rows if row not in lacking]
-    run_steps(_data_steps(config, {row.task for row in possible}), out)
-    problems = {}
-    for folder in dict.fromkeys(row.folder(out) for row in possible):
-        own = [row for row in possible if row.folder(out) == folder]
-        try:
-            project.write_project(folder, _project_config(own[0], config))
-            run_steps(project.steps(f"../../{own[0].task}.csv", [row.system for row in own]), folder)
-        except FercacheError as error:
-            log.error("%s", error)
-            problems[folder] = f"{own[0].task}/{own[0].network}: {error}"
-    failed = {row: "failed" for row in possible if row.folder(out) in problems}
+    _check_settings(out, rows, config)
+    possible = [row for row in todo if row not in lacking]
+    problems = _run(out, possible, config) if possible else {}
+    failed = {row: "failed" for row in possible if row.folder(out) in problems and not row.done(out)}
     text = "\n\n".join(
         _table(out, task, [row for row in rows if row.task == task], {**lacking, **failed}, config)
         for task in dict.fromkeys(row.task for row in rows)
@@ -118,6 +117,40 @@ def reproduce(out: Path, config: Config) -> str:
     write_text(out / "tables.txt", text + "\n")
     raise_problems([*problems.values(), *([f"{out / 'tables.txt'}: has the other rows"] if problems else [])], RunError)
     return text
+
+
+def _check_settings(out: Path, rows: list[Row], config: Config) -> None:
+    """Raise RunError where the folder, or that of a row, was begun with other settings, for all of them at once."""
+    problems = []
+    for folder, own in [(out, _shared_config(config)), *_projects(out, rows, config).items()]:
+        try:
+            project.check_project(folder, own)
+        except RunError as error:
+            problems.append(str(error))
+    raise_problems(problems, RunError)
+
+
+def _projects(out: Path, rows: list[Row], config: Config) -> dict[Path, Config]:
+    """The project folders of rows, with their configs."""
+    return {row.folder(out): _project_config(row, config) for row in rows}
+
+
+def _run(out: Path, rows: list[Row], config: Config) -> dict[Path, str]:
+    """Run what rows lack; project folder -> what failed in it, while the others went on."""
+    project.write_project(out, _shared_config(config))
+    run_steps(_data_steps(config, {row.task for row in rows}), out)
+    problems = {}
+    with runtime.stop_signals() as stop:
+        for folder, own_config in _projects(out, rows, config).items():
+            stop.check()
+            own = [row for row in rows if row.folder(out) == folder]
+            try:
+                project.write_project(folder, own_config)
+                run_steps(project.steps(f"../../{own[0].task}.csv", [row.system for row in own]), folder)
+            except FercacheError as error:
+                log.error("%s", error)
+                problems[folder] = f"{own[0].task}/{own[0].network}: {error}"
+    return problems
 
 
 def wanted(config: Config) -> list[Row]:
@@ -145,7 +178,12 @@ def _is_row(name: str) -> bool:
 def _weights(row: Row, config: Config) -> str:
     """What training starts from: a word, or a file's absolute path, since commands run in other folders."""
     weights = getattr(config.reproduce, row.network)
-    return weights if weights in GENERATED else str(Path(weights).resolve())
+    return weights if _is_word(row, weights) else str(Path(weights).resolve())
+
+
+def _is_word(row: Row, weights: str) -> bool:
+    """Whether weights are no file; the rows of face networks need theirs."""
+    return row.network == "resnet50" and weights in GENERATED
 
 
 def _lacks(row: Row, config: Config) -> str | None:
@@ -154,7 +192,7 @@ def _lacks(row: Row, config: Config) -> str | None:
     needs = []
     if data != SYNTHETIC and not Path(data).is_dir():
         needs.append(f"the data are not at {data}: {AFFWILD2}")
-    if weights not in GENERATED and not Path(weights).exists():
+    if not _is_word(row, weights) and not Path(weights).exists():
         needs.append(f"{getattr(config.reproduce, row.network)} is not there: {NETWORKS[row.network].source}")
     return "; ".join(needs) or None
 
@@ -247,21 +285,12 @@ def _numbers(out: Path, row: Row, absent: bool) -> list[str]:
     if len(row.system) == 1:
         (found,) = evaluate(out / f"{row.task}.csv", [folder / project.predictions(row.system)])
         s = found.scores
-        return [*_cells(s.f1, s.accuracy, s.score), _span(*found.interval), "", ""]
+        return [*digits(s.f1, s.accuracy, s.score), span(*found.interval), "", ""]
     content = read_ensemble(folder / project.ensemble(row.system)).content
     own, across = content["in_sample"][SEARCHED], content["across_folds"].get(SEARCHED)
-    others = [f"{across['score']:.4f}", _span(across["low"], across["high"])] if across else ["-", "-"]
-    return [*_cells(own["f1"], own["accuracy"], own["score"]), _span(own["low"], own["high"]), *others]
+    others = [*digits(across["score"]), span(across["low"], across["high"])] if across else ["-", "-"]
+    return [*digits(own["f1"], own["accuracy"], own["score"]), span(own["low"], own["high"]), *others]
 
 
 def _of_paper(row: Row) -> list[str]:
-    return _cells(*PAPER[row.task][row.name]) if row.name in PAPER[row.task] else ["-"] * 3
-
-
-def _cells(*values: float) -> list[str]:
-    return [f"{value:.4f}" for value in values]
-
-
-def _span(low: float | None, high: float | None) -> str:
-    """An interval; one recording has none."""
-    return "-" if low is None or high is None or math.isnan(low) else f"{low:.4f} to {high:.4f}"
+    return digits(*PAPER[row.task][row.name]) if row.name in PAPER[row.task] else ["-"] * 3

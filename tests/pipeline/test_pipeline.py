@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +20,37 @@ def test_steps_run_in_order_and_are_not_repeated(tmp_path, caplog):
     run_steps([Step(("--version",)), Step(("smile",), output="there")], tmp_path)
     with pytest.raises(FercacheError, match="fercache smile: ended with exit status 2"):
         run_steps([Step(("--version",)), Step(("smile",), output="absent")], tmp_path)
+
+
+def test_a_signal_stops_it_although_the_command_cannot(tmp_path):
+    """A command that ends at the signal itself is followed by no other."""
+    script = """
+import os, signal, subprocess, sys, threading
+from pathlib import Path
+from fercache.pipeline import graph
+from fercache.errors import Stopped
+real = subprocess.Popen
+def begin(command, cwd):
+    print("begun", flush=True)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    return real([sys.executable, "-c", "import time; time.sleep(60)"], cwd=cwd)
+graph.subprocess.Popen = begin
+try:
+    graph.run_steps([graph.Step(("report", "."))] * 2, Path("."))
+except Stopped as stop:
+    print("stopped by", stop)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert answer.stdout == "begun\nstopped by SIGTERM\n", answer.stderr
+
+
+def test_settings_that_are_empty_are_kept_where_the_default_is_not(tmp_path):
+    made = load_config(sets=["finetune.milestones=[]", "finetune.weights=w.pth", "task=expr"])
+    project.write_project(tmp_path / "p", made)
+    assert load_config(str(tmp_path / "p" / "fercache.yaml")) == made
+    project.write_project(tmp_path / "p", made)
+    with pytest.raises(RunError, match=r"finetune\.milestones is \[\] there, \[2\] here"):
+        project.write_project(tmp_path / "p", load_config(sets=["finetune.milestones=[2]", "finetune.weights=w.pth"]))
 
 
 def test_a_step_without_its_input_says_what_is_missing(tmp_path):
