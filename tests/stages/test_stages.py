@@ -355,10 +355,13 @@ def test_what_an_ensemble_refuses(project, tmp_path):
         (lambda: apply_ensemble(file, [cnn, transformer], tmp_path / "x.h5"), "was searched over other models"),
         (
             lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "e", EnsembleConfig(step=0.1)),
-            "holds another",
+            "holds an ensemble of other settings;",
         ),
         (lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "x"), "found 2 recordings .* expected 5"),
-        (lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"), "holds another ensemble"),
+        (
+            lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"),
+            "ensemble of other settings, models;",
+        ),
     ):
         with pytest.raises((DataError, RunError), match=words):
             call()
