@@ -35,12 +35,13 @@ AGAINST = "mean"
 RECORDINGS, SECONDS, FPS, SIZE = (42, 24), 6, 15, 64
 """Of training and validation; drawn with so many pixels, which is also what the network sees."""
 RECIPE = {"epochs": 5, "batch_size": 32, "milestones": (4,), "select": "last"}
-HEAD_RECIPE = {"epochs": 20, "batch_size": 32, "milestones": (16,), "select": "last", "lr": 0.05}
-"""Some thousand windows an epoch are few steps: after five epochs at .01, on embeddings as they are, the GRU of
-"transitions" scored what the mean did."""
 DRAWN = {"image_size": SIZE, "zero_init_residual": True, "crop_scale": (0.9, 1.0), "lr": 5e-3}
 REAL = {"image_size": 112, "crop_scale": (1.0, 1.0), "lr": 0.01}
-"""Of the frame network, from random numbers; the small set's are those of the README."""
+"""Of the frame network, from random numbers; the small set's are those of the README, as its heads' are."""
+DRAWN_HEADS = {"epochs": 20, "batch_size": 32, "milestones": (16,), "select": "last", "lr": 0.05, "standardise": True}
+"""Some thousand windows an epoch are few steps: after five epochs at .01, on embeddings as they are, the GRU of
+"transitions" scored what the mean did."""
+REAL_HEADS = {"batch_size": 32, "select": "last", "lr": 0.01}
 
 
 def draw(folder: Path, setting: str, seed: int) -> Path:
@@ -52,8 +53,10 @@ def draw(folder: Path, setting: str, seed: int) -> Path:
     return synthesise(folder / "faces", SynthSettings(setting, **sizes, seed=seed))
 
 
-def go_the_way(folder: Path, root: Path, frames: dict[str, Any], seed: int) -> tuple[Path, dict[str, Path]]:
-    """The manifest and the runs of every method; `frames` are the frame network's own settings."""
+def go_the_way(
+    folder: Path, root: Path, frames: dict[str, Any], heads: dict[str, Any], seed: int
+) -> tuple[Path, dict[str, Path]]:
+    """The manifest and the runs of every method; `frames` are the frame network's own settings, `heads` the heads'."""
     from fercache.config import ExtractConfig, FinetuneConfig, TrainTemporalConfig
     from fercache.data.affwild2 import build_manifest
     from fercache.data.manifest import write_manifest
@@ -70,7 +73,8 @@ def go_the_way(folder: Path, root: Path, frames: dict[str, Any], seed: int) -> t
     runs = {"cnn": cnn}
     for head in METHODS:
         if head not in ("cnn", "end_to_end"):
-            settings = TrainTemporalConfig(**HEAD_RECIPE, head=head, standardise=head != "mean")
+            own = {**heads, "standardise": False} if head == "mean" else heads
+            settings = TrainTemporalConfig(head=head, **own)
             runs[head] = train_temporal(manifest, cache, folder / head, settings, seed=seed)
     return manifest, runs
 
@@ -81,7 +85,7 @@ def go_end_to_end(folder: Path, manifest: Path, runs: dict[str, Path], crop_scal
     from fercache.stages.extract import extract
     from fercache.stages.train_temporal import train_temporal
 
-    begun = {"weights": str(runs["cnn"]), "init": str(runs["gru"]), "crop_scale": crop_scale}
+    begun = {"weights": str(runs["cnn"]), "init": str(runs["gru"]), "crop_scale": crop_scale, "flip": False}
     settings = TrainTemporalConfig(head="gru", end_to_end=True, epochs=1, batch_size=16, select="last", **begun)
     runs["end_to_end"] = train_temporal(manifest, None, folder / "end_to_end", settings)
     extract(manifest, str(runs["end_to_end"]), folder / "cache_end_to_end", ExtractConfig())
@@ -164,7 +168,7 @@ def main() -> None:
             found = []
             for seed in range(arguments.seeds):
                 place = folder / f"{setting}{seed}"
-                manifest, runs = go_the_way(place, draw(place, setting, seed), DRAWN, seed)
+                manifest, runs = go_the_way(place, draw(place, setting, seed), DRAWN, DRAWN_HEADS, seed)
                 found.append(drawn_scores(manifest, predicted(place, manifest, runs, "validation"), seed))
                 scores = ", ".join(f"{name} {value:.4f}" for name, (value, _) in found[-1].items())
                 print(f"{setting}, seed {seed}: {scores}", flush=True)
@@ -177,7 +181,7 @@ def main() -> None:
         if arguments.realfaces:
             place = folder / "realfaces"
             place.mkdir(parents=True, exist_ok=True)
-            manifest, runs = go_the_way(place, arguments.realfaces, REAL, seed=0)
+            manifest, runs = go_the_way(place, arguments.realfaces, REAL, REAL_HEADS, seed=0)
             go_end_to_end(place, manifest, runs, REAL["crop_scale"])
             result["realfaces"] = summary([drawn_scores(manifest, predicted(place, manifest, runs, "validation"), 0)])
             losses = training_losses(place, manifest, runs)
