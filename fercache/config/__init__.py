@@ -5,14 +5,12 @@ from fercache.config.schema import (
     Config,
     EnsembleConfig,
     ExtractConfig,
-    FinetuneConfig,
     PredictConfig,
     ReproduceConfig,
     SynthConfig,
-    TrainingConfig,
-    TrainTemporalConfig,
     as_plain,
 )
+from fercache.config.training import FinetuneConfig, TrainingConfig, TrainTemporalConfig
 
 __all__ = [
     "Config",
