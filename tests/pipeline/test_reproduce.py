@@ -19,8 +19,8 @@ from fercache.errors import ConfigError, DataError
 from fercache.pipeline.reproduce import reproduce, wanted
 
 TINY = {
-    "synth": {"train": 2, "validation": 2, "test": 0, "seconds": 1, "fps": 6, "image_size": 48},
-    "finetune": {"image_size": 48, "epochs": 1, "batch_size": 8, "lr": 0.01, "milestones": []},
+    "synth": {"train": 1, "validation": 2, "test": 0, "seconds": 1, "fps": 5, "image_size": 48},
+    "finetune": {"image_size": 48, "epochs": 1, "batch_size": 8, "lr": 1e-4, "milestones": []},
     "train_temporal": {"epochs": 1, "batch_size": 16, "milestones": []},
     "ensemble": {"folds": 2, "step": 0.1},
 }
@@ -136,7 +136,7 @@ def test_interrupted_at_any_point_it_ends_with_the_same_table(tmp_path):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(moments.uniform(5, 40))
+        time.sleep(moments.uniform(5, 30))
         os.killpg(process.pid, kind)
         assert process.wait() in (75, -kind)
     again = run("-c", str(file), "--out", "disturbed", folder=tmp_path)
