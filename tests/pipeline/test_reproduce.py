@@ -19,7 +19,7 @@ from fercache.errors import ConfigError, DataError
 from fercache.pipeline.reproduce import reproduce, wanted
 
 TINY = {
-    "synth": {"train": 1, "validation": 2, "test": 0, "seconds": 1, "fps": 5, "image_size": 48},
+    "synth": {"train": 2, "validation": 2, "test": 0, "seconds": 1, "fps": 5, "image_size": 48},
     "finetune": {"image_size": 48, "epochs": 1, "batch_size": 8, "lr": 1e-4, "milestones": []},
     "train_temporal": {"epochs": 1, "batch_size": 16, "milestones": []},
     "ensemble": {"folds": 2, "step": 0.1},
