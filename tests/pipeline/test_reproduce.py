@@ -116,7 +116,7 @@ def test_the_papers_rows_run_from_files_in_the_real_formats(tmp_path):
     for path in weights.values():
         Path(path).unlink()
     done = run("-c", str(file), "--out", "out", folder=tmp_path)
-    assert done.returncode == 0 and done.stdout == second.stdout, done.stderr
+    assert done.returncode == 0 and second.stdout.endswith(done.stdout), done.stderr
     before = (tmp_path / "out" / "tables.txt").read_text()
     other = run("-c", str(file), "--out", "out", "--set", "resnet50=imagenet", folder=tmp_path)
     assert other.returncode == 1 and "finetune.weights is 'none' there, 'imagenet' here" in other.stderr
@@ -141,5 +141,6 @@ def test_interrupted_at_any_point_it_ends_with_the_same_table(tmp_path):
         assert process.wait() in (75, -kind)
     again = run("-c", str(file), "--out", "disturbed", folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout == undisturbed.stdout
+    ended, expected = ((tmp_path / name / "tables.txt").read_text() for name in ("disturbed", "undisturbed"))
+    assert ended == expected and again.stdout.endswith(ended)
     assert "Not run: vggface2: weights/resnet50_ft_dag.pth is not there" in again.stdout
