@@ -43,19 +43,21 @@ def use_threads(wanted: int | None) -> int:
     return threads
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(keep: bool = True) -> None:
     """Have memory that is freed kept for the next request, and large requests served in large pages.
 
     A pass of a network on a processor frees and asks for gigabytes; to have each small page taken anew and zeroed
     costs a fifth of the time. The large pages, on Linux, also keep glibc's heap from growing by a batch's input at each
-    pass. To be called before torch's first large request; nothing is done where the C library is not glibc.
+    pass. To be called before torch's first large request; nothing is done where the C library is not glibc. Training
+    does without, since its gradients would then differ in their last bits from run to run; False undoes it.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if keep:
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4  # from malloc.h
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
+        trim_threshold, mmap_max = -1, -4  # from malloc.h, as their defaults are
+        mallopt(mmap_max, 0 if keep else 65536)
+        mallopt(trim_threshold, 2**31 - 1 if keep else 128 * 1024)
 
 
 def _slurm_threads() -> int | None:

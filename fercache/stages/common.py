@@ -91,7 +91,7 @@ class Job:
 @contextmanager
 def training_job(out: Path, settings: TrainingConfig, seed: int, threads: int | None) -> Iterator[Job]:
     """The start of every training: signals, ranks, threads, precision. Nothing is written yet."""
-    runtime.keep_freed_memory()
+    runtime.keep_freed_memory(False)  # which an extraction in this process asked for
     with runtime.stop_signals() as stop, runtime.process_group() as ranks:
         run = RunDir(out)
         threads = runtime.use_threads(threads)
