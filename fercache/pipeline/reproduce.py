@@ -259,7 +259,9 @@ def _table(out: Path, task: str, rows: list[Row], lacking: dict[Row, str], confi
     if where == "synthetic faces":
         lines.append("These faces are drawn: nothing here compares with the paper's numbers, which are of Aff-Wild2.")
     if TASKS[task].kind == "many":
-        lines.append("Accuracy is by element; the paper's of the baseline looks like that of frames with all units right.")
+        lines.append(
+            "Accuracy is by element; the paper's of the baseline looks like that of frames with all units right."
+        )
     if any(len(row.system) > 1 and row not in lacking for row in rows):
         lines.append(
             "Weights of models are chosen on these frames, as the paper's are; 'across folds' on others than those"
