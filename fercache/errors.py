@@ -38,6 +38,11 @@ class Stopped(Exception):
     EXIT_STATUS = 75
     """Of a command that ends so (EX_TEMPFAIL of sysexits.h)."""
 
+    def __init__(self, signal: str) -> None:
+        super().__init__(signal)
+        self.signal = signal
+        """Its name, as SIGTERM."""
+
 
 def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = 20) -> None:
     """Raise `kind` with all problems at once, one a line; do nothing where there are none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,18 @@ class RunDir:
         if differing:
             found = "; ".join(f"{key} is {before.get(key)!r} there, {values.get(key)!r} here" for key in differing)
             raise RunError(f"{self.path}: holds another run ({found}); choose another folder, or remove this one")
+
+    def changed(self, settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        """The settings that are others in the record of this run: key, value there, value here.
+
+        Places are left out, and what was resolved from nothing or `auto`.
+        """
+        recorded = self.recorded()
+        return [
+            (key, recorded[key], here)
+            for key, here in settings.items()
+            if key in recorded and key not in PLACES and here not in (None, "auto") and recorded[key] != here
+        ]
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
         """Write the lines of all epochs so far."""

@@ -20,6 +20,7 @@ ROOMS = [
     ("scoring", 3, {"scoring"}),
     ("stages", 4, {"stages"}),
     ("pipeline", 5, {"pipeline"}),
+    ("cluster", 6, {"cluster"}),
     ("cli", 7, {"cli", "__main__"}),
 ]
 ROOM_OF = {name: room for room, _, names in ROOMS for name in names}
@@ -30,6 +31,7 @@ MUST_NOT_KNOW = {
     "settings": {"h5py"},
     "cli": {"torch", "h5py"},
     "pipeline": {"torch", "h5py"},
+    "cluster": {"torch", "h5py", "fercache.stages"},
 }
 SHARED_IN_STAGES = {"common", "aligned", "embedding", "ensemble_file", "extraction", "extraction_setup"}
 SHARED_IN_STAGES |= {"evaluation", "sources", "wording", "temporal_inputs"}

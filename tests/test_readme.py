@@ -25,9 +25,11 @@ from fercache.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
-TYPED = [re.sub(r"^torchrun .* -m fercache ", "fercache ", line) for block in BLOCKS for line in block.splitlines()]
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+TYPED = [re.sub(r"^(torchrun|srun) .* -m fercache ", "fercache ", line) for line in LINES]
 COMMANDS = [line for line in TYPED if line.startswith("fercache ")]
-SECTIONS = {"synth", "finetune", "extract", "train-temporal", "predict", "ensemble", "reproduce"}
+SECTIONS = {name: name for name in ("synth", "finetune", "extract", "predict", "ensemble", "reproduce")}
+SECTIONS |= {"train-temporal": "train_temporal"} | dict.fromkeys(("plan", "submit", "status"), "slurm")
 
 
 def leaves():
@@ -41,8 +43,7 @@ def test_every_command_parses_and_its_settings_are_known(line, monkeypatch):
 
     def record(name):
         def callback(**given):
-            section = name.replace("-", "_") if name in SECTIONS else None
-            called[name] = load_config(given["config"], section, given["sets"])
+            called[name] = load_config(given["config"], SECTIONS.get(name), given["sets"])
 
         return callback
 
@@ -57,6 +58,14 @@ def test_every_command_parses_and_its_settings_are_known(line, monkeypatch):
 def test_there_is_a_command_of_each_kind():
     named = {shlex.split(line)[1] for line in COMMANDS}
     assert named >= {command.name for command in ALL} - {"demo"}
+
+
+def test_the_settings_that_are_shown_are_settings(tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        (tmp_path / "x.yaml").write_text(block)
+        assert load_config(str(tmp_path / "x.yaml")) != load_config(None)
 
 
 def test_python_examples_name_what_exists():

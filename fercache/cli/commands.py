@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fercache.cli.cache import cache_group
+from fercache.cli.cluster import slurm_group
 from fercache.cli.data import manifest_group, synth
 from fercache.cli.pipelines import demo, reproduce
 from fercache.cli.results import ensemble, evaluate, export, report
@@ -24,4 +25,5 @@ ALL = (
     cache_group,
     demo,
     reproduce,
+    slurm_group,
 )

@@ -12,7 +12,7 @@ import click
 from fercache import __version__
 from fercache.cli import commands
 from fercache.errors import FercacheError, Stopped
-from fercache.runtime import ranks
+from fercache.runtime import queue_again, ranks, stops_at_once
 
 EXIT_PROBLEM = 1
 """Exit status of a problem in what was given."""
@@ -30,13 +30,15 @@ class FercacheGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
         """Run the command; a problem in what was given prints its sentence and no traceback."""
         try:
-            return super().invoke(ctx)
+            with stops_at_once():
+                return super().invoke(ctx)
         except FercacheError as error:
             click.echo(f"{rank_words()}Error: {error}", err=True)
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
             said = f"Stopped by {stop}: what was finished is saved; the same command goes on from there."
             click.echo(f"{rank_words()}{said}", err=True)
+            queue_again(stop)
             ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
             if error.errno not in DISK_ERRORS:

@@ -142,7 +142,9 @@ def train_temporal(
 
 
 @click.command()
-@click.option("--model", metavar="RUN", help="Run folder of a CNN, of a head, or of both trained end to end.")
+@click.option(
+    "--model", metavar="RUN|FILE", help="Run of a CNN, a head, or both trained end to end, or its checkpoint."
+)
 @manifest_option
 @cache_option
 @allow_missing_option
@@ -164,7 +166,8 @@ def predict(
     c = read_config(config, "predict", sets, manifest=manifest, cache=cache, **given)
     source, folder = required(c.manifest, "--manifest", "manifest"), required(c.cache, "--cache", "cache")
     run = required(c.predict.model, "--model", "predict.model")
-    target = result_path(out, c, f"{run.resolve().name}-{c.predict.split}.h5")
+    named = run.resolve().parent if run.is_file() else run.resolve()
+    target = result_path(out, c, f"{named.name}-{c.predict.split}.h5")
     from fercache.stages.predict import predict as stage
 
     click.echo(stage(run, source, folder, target, c.predict, task=c.task, threads=c.threads))

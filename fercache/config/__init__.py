@@ -1,5 +1,6 @@
 """The configuration: one YAML for all commands, read into frozen dataclasses that hold every default."""
 
+from fercache.config.cluster import JobConfig, SlurmConfig
 from fercache.config.load import load_config, shipped_configs
 from fercache.config.schema import (
     Config,
@@ -17,8 +18,10 @@ __all__ = [
     "EnsembleConfig",
     "ExtractConfig",
     "FinetuneConfig",
+    "JobConfig",
     "PredictConfig",
     "ReproduceConfig",
+    "SlurmConfig",
     "SynthConfig",
     "TrainTemporalConfig",
     "TrainingConfig",

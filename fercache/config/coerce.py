@@ -8,7 +8,12 @@ import types
 import typing
 from typing import Any, Literal
 
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text, in quotes where YAML takes it for something else",
+    bool: "true or false",
+}
 
 
 def field_types(owner: type) -> dict[str, Any]:

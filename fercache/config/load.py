@@ -6,7 +6,8 @@ shipped config works anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -111,53 +112,58 @@ class _Merger:
     """Layers of values put on top of one another, with where each value came from and what is wrong."""
 
     def __init__(self) -> None:
-        self.values: dict[str, dict[str, Any]] = {"": {}, **{name: {} for name in SECTIONS}}
-        """Section ("" is the top level) -> key -> value."""
+        self.values: dict[str, Any] = {}
+        """By names with their sections, as in finetune.lr."""
         self.sources: dict[str, str] = {}
         self.problems: list[str] = []
 
     def add(self, source: str, layer: Mapping[str, Any], own: str | None) -> None:
         """Put `layer` on top; a key means the section `own` first, then the top level."""
         for key, value in layer.items():
-            section, dot, name = key.partition(".")
-            if dot and section in SECTIONS:
-                self._set(source, section, name, value)
-            elif own is not None and key in field_types(SECTIONS[own]):
-                self._set(source, own, key, value)
-            elif key not in SECTIONS:
-                self._set(source, "", key, value, own)
-            elif value is not None and not isinstance(value, dict):
-                self.problems.append(f"{source}{key}: found {value!r}, expected keys with values")
-            else:
-                for inner, item in (value or {}).items():
-                    self._set(source, key, str(inner), item)
+            within = own is not None and key in field_types(SECTIONS[own])
+            self._set(source, f"{own}.{key}" if within else key, value, own)
 
-    def _set(self, source: str, section: str, key: str, value: object, own: str | None = None) -> None:
-        kinds = field_types(SECTIONS[section] if section else Config)
-        name = f"{section}.{key}" if section else key
-        if key not in kinds:
+    def _set(self, source: str, name: str, value: object, own: str | None) -> None:
+        *sections, key = name.split(".")
+        kinds = field_types(Config)
+        while sections and dataclasses.is_dataclass(kinds.get(sections[0])):
+            kinds, own = field_types(kinds[sections.pop(0)]), None
+        if sections or key not in kinds:
             known = [*(field_types(SECTIONS[own]) if own else ()), *kinds]
             self.problems.append(f"{source}unknown key {name!r}; the keys are {', '.join(known)}")
-            return
+        elif not dataclasses.is_dataclass(kinds[key]):
+            self._set_value(source, name, value, kinds[key])
+        elif value is not None and not isinstance(value, dict):
+            self.problems.append(f"{source}{name}: found {value!r}, expected keys with values")
+        else:
+            for inner, item in (value or {}).items():
+                self._set(source, f"{name}.{inner}", item, None)
+
+    def _set_value(self, source: str, name: str, value: object, kind: object) -> None:
         try:
-            self.values[section][key] = coerce(value, kinds[key])
+            self.values[name] = coerce(value, kind)
             self.sources[name] = source
         except ValueError as error:
             self.problems.append(f"{source}{name}: found {value!r}, expected {error}")
 
     def build(self) -> Config:
         """The dataclasses; ConfigError with all problems of types, ranges and names at once."""
-        sections = {name: self._construct(kind, name) for name, kind in SECTIONS.items()}
-        config = self._construct(lambda **top: Config(**top, **sections), "")
+        config = self._construct(Config, "")
         raise_problems(self.problems, ConfigError)
         return config
 
-    def _construct(self, kind: Callable[..., Any], section: str) -> Any:  # noqa: ANN401 - what `kind` makes
-        """`kind` of the section's values; where they are out of range its defaults, and the problem noted."""
+    def _construct(self, kind: type, prefix: str) -> Any:  # noqa: ANN401 - a dataclass of this kind
+        """`kind` of the values whose names begin with `prefix`; where they are out of range its defaults."""
+        given, sections = {}, {}
+        for key, field_kind in field_types(kind).items():
+            if dataclasses.is_dataclass(field_kind):
+                sections[key] = self._construct(field_kind, f"{prefix}{key}.")
+            elif prefix + key in self.values:
+                given[key] = self.values[prefix + key]
         try:
-            return kind(**self.values[section])
+            return kind(**given, **sections)
         except ConfigError as error:
             for line in str(error).splitlines():
-                name = f"{section}.{line}" if section else line
+                name = prefix + line
                 self.problems.append(self.sources.get(name.partition(":")[0], "") + name)
-            return kind()
+            return kind(**sections)

@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fercache.config.cluster import SlurmConfig
 from fercache.config.fields import Precision, check, value
 from fercache.config.training import FinetuneConfig, TrainTemporalConfig
 from fercache.tasks import get_task
@@ -34,8 +35,9 @@ class ExtractConfig:
     """Numbers the network computes in; auto takes what the cache was begun with, else as in training."""
     dtype: Literal["float16", "float32"] = "float16"
     """Numbers the embeddings are stored in (logits are always float32)."""
-    bad_frames: Literal["fail", "skip"] = "fail"
-    """fail: a video with a frame that cannot be decoded is left out; skip: the frame is, and recorded."""
+    bad_frames: Literal["fail", "skip"] | None = value(None, "fail, skip, or nothing")
+    """fail: a video with a frame that cannot be decoded is left out; skip: the frame is, and recorded; nothing means
+    fail, and skip in the jobs of `fercache slurm`, whose graph would end for one broken frame in millions."""
     workers: int | None = value(None, "at least 0")
     """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
 
@@ -171,6 +173,7 @@ class Config:
     predict: PredictConfig = field(default_factory=PredictConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     reproduce: ReproduceConfig = field(default_factory=ReproduceConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self) -> None:
         if self.task is not None:

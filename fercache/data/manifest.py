@@ -98,10 +98,11 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def read_manifest(path: Path, task: str | None = None, *, frames: bool = False) -> Manifest:
+def read_manifest(path: Path, task: str | None = None, *, frames: bool = False, files: bool = True) -> Manifest:
     """The manifest in `path`, checked as a whole: every bad row, missing folder and label file is reported.
 
-    `task` must be the manifest's where it is given. `frames`: the frames' folders must exist, too.
+    `task` must be the manifest's where it is given. `frames`: the frames' folders must exist, too. Without `files` not
+    even the label files are looked for.
     """
     lines = _read_lines(path)
     header, root = _read_header(path, lines)
@@ -112,7 +113,8 @@ def read_manifest(path: Path, task: str | None = None, *, frames: bool = False) 
     for number, fields in _rows(path, lines):
         try:
             video = _parse_row(fields, root)
-            _check_files(video, frames)
+            if files:
+                _check_files(video, frames)
             videos.append(video)
         except DataError as error:
             problems += [f"{path}: line {number}: {line}" for line in str(error).splitlines()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,6 @@ import torch
 from fercache.errors import RunError, WeightsError, raise_problems
 from fercache.files import replacing
 from fercache.rundir import RunDir
-
-log = logging.getLogger(__name__)
 
 FORMAT = "fercache-checkpoint 1"
 FRAME, HEAD, END_TO_END, BACKBONE = "frame", "head", "end-to-end", "backbone"
@@ -91,14 +88,22 @@ def check_content(path: Path, content: Mapping[str, Any], *kinds: str) -> dict[s
     return dict(content)
 
 
-def load_run(folder: Path, *kinds: str) -> dict[str, Any]:
-    """The checkpoint that a run folder offers to other stages, its `best.pt`."""
-    run = RunDir(folder)
+def load_run(path: Path, *kinds: str) -> dict[str, Any]:
+    """The checkpoint that a run folder offers to other stages, its `best.pt`; a file is taken as it is.
+
+    RunError for a run that is not finished: a later epoch may be its best.
+    """
+    if path.is_file():
+        return load_checkpoint(path, *kinds)
+    run = RunDir(path)
     if not run.best.exists():
-        raise RunError(f"{folder}: is no run with a finished epoch: it has no {run.best.name}")
+        raise RunError(f"{path}: is no run with a finished epoch: it has no {run.best.name}")
     wanted = run.recorded().get("epochs") if run.config.exists() else None
     if isinstance(wanted, int) and run.epochs_done() < wanted:
-        log.warning("%s: the run stopped after epoch %d of %d; what it has is used", folder, run.epochs_done(), wanted)
+        raise RunError(
+            f"{path}: is not finished: it has {run.epochs_done()} of {wanted} epochs; the command that trains it goes"
+            f" on, and the file {run.best} is taken as it is"
+        )
     return load_checkpoint(run.best, *kinds)
 
 

@@ -11,13 +11,14 @@ from fercache.pipeline.graph import Step, run_steps
 from fercache.stages.evaluate import evaluate
 
 MANIFEST = "manifest.csv"
-SYSTEMS = {
-    "ResNet50": ("cnn",),
-    "CNN + GRU": ("cnn", "gru"),
-    "CNN + Transformer": ("cnn", "transformer"),
-    "CNN + GRU + Transformer": ("cnn", "gru", "transformer"),
+GRU, TRANSFORMER = project.Head("gru"), project.Head("transformer")
+SYSTEMS: dict[str, project.System] = {
+    "ResNet50": (),
+    "CNN + GRU": (GRU,),
+    "CNN + Transformer": (TRANSFORMER,),
+    "CNN + GRU + Transformer": (GRU, TRANSFORMER),
 }
-"""Rows of the paper's table -> the runs they are fused from."""
+"""Rows of the paper's table -> the heads that are fused with the frame network."""
 
 
 def demo(out: Path, config: Config) -> str:
@@ -26,18 +27,19 @@ def demo(out: Path, config: Config) -> str:
     The folder holds a `fercache.yaml`, so that every command runs in it as it stands. A demo that
     was stopped goes on; RunError where the folder holds something else.
     """
-    project.write_project(out, dataclasses.replace(config, manifest=MANIFEST, cache="cache", out="."))
-    run_steps(steps(), out)
+    config = dataclasses.replace(config, manifest=MANIFEST, cache="cache", out=".")
+    project.write_project(out, config)
+    run_steps(steps(config), out)
     return table(out)
 
 
-def steps() -> list[Step]:
+def steps(config: Config) -> list[Step]:
     """The commands, in order."""
     whole = project.predictions(SYSTEMS["CNN + GRU + Transformer"])
     return [
         Step(("synth", "data"), output="data/synth.json"),
         Step(("manifest", "affwild2", "data", "--lengths", "data/lengths.csv"), ("data",), MANIFEST),
-        *project.steps(MANIFEST, list(SYSTEMS.values())),
+        *project.steps(config, list(SYSTEMS.values())),
         Step(("export", whole, "submission"), (whole,), "submission"),
     ]
 

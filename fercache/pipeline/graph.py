@@ -6,14 +6,32 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from fercache import runtime
 from fercache.errors import FercacheError, Stopped
 
 log = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """How much of a step is done."""
+
+    done: int
+    total: int
+    unit: str
+    """What is counted, as in epochs."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it is."""
+        return self.done >= self.total
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -25,15 +43,33 @@ class Step:
     inputs: tuple[str, ...] = ()
     """Files and folders that must be there before."""
     output: str | None = None
-    """A file or folder that appears whole when the step is done; None: the command knows itself what is left to do."""
+    """The file or folder that it makes, as other steps name it among their inputs."""
+    progress: Callable[[Path], Progress] | None = None
+    """How far it is in the pipeline's folder, where its output is there before it is done; None: it appears whole."""
+    parts: Callable[[Path, int], list[Progress]] | None = None
+    """How far each of so many parts is, where `--shard` runs it in parts."""
+
+    settings: Mapping[str, Any] | None = None
+    """What the run folder around its output is to be made with."""
+
+    @property
+    def stage(self) -> str:
+        """The command's name."""
+        return self.command[0]
 
     def words(self) -> str:
         """The command as it would be typed."""
         return shlex.join(("fercache", *self.command))
 
-    def done(self, folder: Path) -> bool:
-        """Whether there is nothing to do."""
-        return self.output is not None and (folder / self.output).exists()
+    def state(self, folder: Path) -> Progress:
+        """How far it is."""
+        if self.progress is not None:
+            return self.progress(folder)
+        return Progress(int(self.output is not None and (folder / self.output).exists()), 1, "files")
+
+    def needless(self, folder: Path) -> bool:
+        """Whether it need not be run; a command that goes on with what is left is, since it looks at more than here."""
+        return self.progress is None and self.state(folder).finished
 
 
 def run_steps(steps: Sequence[Step], folder: Path) -> None:
@@ -41,7 +77,7 @@ def run_steps(steps: Sequence[Step], folder: Path) -> None:
     with runtime.stop_signals() as stop:
         for step in steps:
             stop.check()
-            if step.done(folder):
+            if step.needless(folder):
                 log.info("done already: %s", step.words())
                 continue
             missing = [name for name in step.inputs if not (folder / name).exists()]

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 SYNTHETIC = "synth"
 """As `reproduce.data`: faces that are drawn, as the section `synth` says."""
-GENERATED = ("none", "imagenet")
-"""What is no file, but may stand for the weights of the row ResNet50."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,14 @@ class Row:
         return self.name.split("+")[0]
 
     @property
-    def system(self) -> tuple[str, ...]:
-        """The runs that are fused."""
-        return (project.CNN, *self.name.split("+")[1:])
+    def system(self) -> project.System:
+        """The heads that are fused with the frame network."""
+        return tuple(project.Head(name) for name in self.name.split("+")[1:])
 
     @property
     def title(self) -> str:
         """In words."""
-        return " + ".join([NETWORKS[self.network].title, *(HEADS[head] for head in self.system[1:])])
+        return " + ".join([NETWORKS[self.network].title, *(HEADS[head.name] for head in self.system)])
 
     def folder(self, out: Path) -> Path:
         """The project folder of its frame network, shared by the rows that stand on it."""
@@ -91,7 +89,7 @@ class Row:
     def done(self, out: Path) -> bool:
         """Whether all that its numbers are read from is there."""
         needed = [project.predictions(self.system)]
-        needed += [project.ensemble(self.system)] if len(self.system) > 1 else []
+        needed += [project.ensemble(self.system)] if self.system else []
         return all((self.folder(out) / name).exists() for name in needed)
 
 
@@ -146,7 +144,7 @@ def _run(out: Path, rows: list[Row], config: Config) -> dict[Path, str]:
             own = [row for row in rows if row.folder(out) == folder]
             try:
                 project.write_project(folder, own_config)
-                run_steps(project.steps(f"../../{own[0].task}.csv", [row.system for row in own]), folder)
+                run_steps(project.steps(own_config, [row.system for row in own]), folder)
             except FercacheError as error:
                 log.error("%s", error)
                 problems[folder] = f"{own[0].task}/{own[0].network}: {error}"
@@ -183,7 +181,7 @@ def _weights(row: Row, config: Config) -> str:
 
 def _is_word(row: Row, weights: str) -> bool:
     """Whether weights are no file; the rows of face networks need theirs."""
-    return row.network == "resnet50" and weights in GENERATED
+    return row.network == "resnet50" and weights in project.GENERATED
 
 
 def _lacks(row: Row, config: Config) -> str | None:
@@ -262,7 +260,7 @@ def _table(out: Path, task: str, rows: list[Row], lacking: dict[Row, str], confi
         lines.append(
             "Accuracy is by element; the paper's of the baseline looks like that of frames with all units right."
         )
-    if any(len(row.system) > 1 and row not in lacking for row in rows):
+    if any(row.system and row not in lacking for row in rows):
         lines.append(
             "Weights of models are chosen on these frames, as the paper's are; 'across folds' on others than those"
             " that are scored."
@@ -286,7 +284,7 @@ def _numbers(out: Path, row: Row, absent: bool) -> list[str]:
     if absent:
         return ["-"] * 6
     folder = row.folder(out)
-    if len(row.system) == 1:
+    if not row.system:
         (found,) = evaluate(out / f"{row.task}.csv", [folder / project.predictions(row.system)])
         s = found.scores
         return [*digits(s.f1, s.accuracy, s.score), span(*found.interval), "", ""]

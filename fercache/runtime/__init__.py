@@ -5,6 +5,7 @@ answers `--help` without it.
 """
 
 from fercache.runtime.group import Ranks, process_group, ranks
+from fercache.runtime.job import environment_of_jobs, queue_again
 from fercache.runtime.machine import (
     autocast,
     decoding_workers,
@@ -19,7 +20,7 @@ from fercache.runtime.machine import (
     thread_count,
     use_threads,
 )
-from fercache.runtime.signals import StopFlag, end_workers_at_exit, ignore_interrupts, stop_signals
+from fercache.runtime.signals import StopFlag, end_workers_at_exit, ignore_interrupts, stop_signals, stops_at_once
 
 __all__ = [
     "Ranks",
@@ -29,16 +30,19 @@ __all__ = [
     "device",
     "end_workers_at_exit",
     "environment",
+    "environment_of_jobs",
     "has_compiler",
     "ignore_interrupts",
     "keep_freed_memory",
     "process_group",
     "progress",
+    "queue_again",
     "ranks",
     "require_compiler",
     "resolve_precision",
     "seed_everything",
     "stop_signals",
+    "stops_at_once",
     "thread_count",
     "use_threads",
 ]

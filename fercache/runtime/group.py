@@ -1,4 +1,4 @@
-"""The processes that train one network together, as torchrun starts them.
+"""The processes that train one network together, as torchrun or srun starts them.
 
 Legend: R ranks, B rows of one rank.
 """
@@ -6,6 +6,7 @@ Legend: R ranks, B rows of one rank.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from fercache.errors import ConfigError, RunError
 if TYPE_CHECKING:
     import torch
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """What torchrun tells each of its processes."""
+SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
+"""What srun tells them. SLURM_NTASKS will not do for the count: a batch script, which is alone, has it too."""
+FIRST_PORT, PORTS = 10_000, 20_000
+"""Of the ranks' meeting place, by the job's number: below those that Linux gives away to connections."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,25 @@ class Ranks:
     local: int = 0
     """Number on its machine, which is the number of its GPU."""
     on_this_machine: int = 1
+    meeting: str | None = None
+    """Where they find each other, as tcp://host:port; None: as torchrun says in the environment."""
 
     @property
     def first(self) -> bool:
         """Whether this is the one that writes and talks."""
         return self.rank == 0
+
+    @property
+    def gpu(self) -> int:
+        """The number of its GPU among those that it sees; ConfigError where it has none."""
+        import torch
+
+        seen = torch.cuda.device_count()
+        # srun can show each rank its own GPU alone (--gpus-per-task), which then is number 0.
+        number = 0 if seen == 1 and self.meeting is not None else self.local
+        if number >= seen:
+            raise ConfigError(f"rank {self.rank} has no GPU: there are {seen} on this machine")
+        return number
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all ranks. All ranks must call it."""
@@ -56,6 +75,16 @@ class Ranks:
         torch.distributed.all_gather(found, rows.contiguous())
         return torch.stack(found)
 
+    def each(self, value: Any) -> list[Any]:  # noqa: ANN401 - any plain values
+        """Every rank's value. All ranks must call it."""
+        if self.count == 1:
+            return [value]
+        import torch
+
+        found = [None] * self.count
+        torch.distributed.all_gather_object(found, value)
+        return found
+
     def same(self, value: Any = None) -> Any:  # noqa: ANN401 - any plain value
         """The first rank's value, which the others wait for. All ranks must call it."""
         if self.count == 1:
@@ -69,13 +98,47 @@ class Ranks:
 
 def ranks() -> Ranks:
     """The place of this process, from the environment; ConfigError where that is told in parts or in nonsense."""
-    found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    if not {"RANK", "WORLD_SIZE"} <= set(found):
+    if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return Ranks(*_numbers(TORCHRUN, "torchrun"))
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return Ranks()
-    wrong = [f"{name}: found {found.get(name)!r}" for name in VARIABLES if not found.get(name, "").isdigit()]
+    rank, count, local, node = _numbers(SRUN, "srun")
+    return Ranks(rank, count, local, _tasks_per_node()[node], _meeting())
+
+
+def _numbers(names: Sequence[str], starter: str) -> list[int]:
+    found = {name: os.environ.get(name) for name in names}
+    wrong = [f"{name}: found {text!r}" for name, text in found.items() if not (text or "").isdigit()]
     if wrong:
-        raise ConfigError(f"{'; '.join(wrong)}, expected the numbers that torchrun sets")
-    return Ranks(*(int(found[name]) for name in VARIABLES))
+        raise ConfigError(f"{'; '.join(wrong)}, expected the numbers that {starter} sets")
+    return [int(text or "") for text in found.values()]
+
+
+def _tasks_per_node() -> list[int]:
+    """The step's ranks on each of its machines, which SLURM writes as 4(x2),1."""
+    text = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    parts = [re.fullmatch(r"([0-9]+)(?:\(x([0-9]+)\))?", part) for part in text.split(",")]
+    if not all(parts):
+        raise ConfigError(f"SLURM_STEP_TASKS_PER_NODE: found {text!r}, expected numbers as in 4(x2),1")
+    return [int(part[1]) for part in parts if part for _ in range(int(part[2] or 1))]
+
+
+def _meeting() -> str:
+    """The first rank's address: MASTER_ADDR and MASTER_PORT, else the step's first machine and a port by the job."""
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if host is None:
+        host = first_host(os.environ.get("SLURM_STEP_NODELIST", ""))
+    if port is None:
+        port = str(FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % PORTS)
+    return f"tcp://{host}:{port}"
+
+
+def first_host(nodes: str) -> str:
+    """The first of the machines in SLURM's short form, as gpu[07-09,12],login; ConfigError where it has none."""
+    first = re.match(r"(?:[^,\[\]]|\[[^\[\]]+\])+", nodes)
+    if not first:
+        raise ConfigError(f"SLURM_STEP_NODELIST: found {nodes!r}, expected machines; MASTER_ADDR can name the first")
+    return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first[0])
 
 
 @contextmanager
@@ -92,10 +155,12 @@ def process_group() -> Iterator[Ranks]:
 
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        if here.local >= torch.cuda.device_count():
-            raise ConfigError(f"rank {here.rank} has no GPU: there are {torch.cuda.device_count()} on this machine")
-        torch.cuda.set_device(here.local)
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        torch.cuda.set_device(here.gpu)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    if here.meeting is None:
+        torch.distributed.init_process_group(backend)
+    else:
+        torch.distributed.init_process_group(backend, init_method=here.meeting, rank=here.rank, world_size=here.count)
     try:
         yield here
     except RuntimeError as error:

@@ -73,7 +73,7 @@ def device() -> torch.device:
     """The GPU of this rank where there is one, else the processor."""
     import torch
 
-    return torch.device("cuda", ranks().local) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device("cuda", ranks().gpu) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def decoding_workers(wanted: int | None, computing: torch.device | None = None) -> int:

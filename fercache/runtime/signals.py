@@ -42,7 +42,9 @@ def stop_signals() -> Iterator[StopFlag]:
     def note(number: int, _frame: object) -> None:
         if flag.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        flag.signal = signal.Signals(number).name
+        # To be ended for good outweighs to be ended for a while (USR1), whichever came first.
+        if flag.signal is None or number != signal.SIGUSR1:
+            flag.signal = signal.Signals(number).name
         log.warning("%s: stopping after this step", flag.signal)
 
     try:
@@ -52,6 +54,28 @@ def stop_signals() -> Iterator[StopFlag]:
         return
     try:
         yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stops_at_once() -> Iterator[None]:
+    """Turn TERM and USR1 into Stopped, wherever the work is: for what is short, or not begun yet.
+
+    Long work inside takes the signals over by `stop_signals`. Nothing is done outside the main thread.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(signal.Signals(number).name)
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

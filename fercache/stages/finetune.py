@@ -6,7 +6,9 @@ Legend: N labelled frames of a split, B batch, C classes.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from fercache.config import FinetuneConfig
 from fercache.data.annotations import class_shares
 from fercache.data.datasets import FrameBatch, frame_loader
 from fercache.data.labelled import LabelledFrames, labelled_frames
-from fercache.data.manifest import read_manifest
+from fercache.data.manifest import Manifest, read_manifest
 from fercache.errors import ConfigError
 from fercache.models.checkpoint import FRAME
 from fercache.models.frame_network import FrameNetwork
@@ -28,13 +30,15 @@ from fercache.stages.common import Job, raise_bad_frames, training_job, validati
 from fercache.tasks import Task
 from fercache.training.augment import crop, epoch_boxes
 from fercache.training.engine import Batch
-from fercache.training.fit import Fit, Scores, fit
-from fercache.training.losses import make_criterion
+from fercache.training.fit import Fit, Scores, fit, measure
+from fercache.training.losses import Criterion, make_criterion
 
 log = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 64
 """Frames a pass in validation, always that many: a frame's score then depends on no other setting."""
+MEASURED_STEPS = 4
+"""By which a plan says how long it would take."""
 
 
 def finetune(
@@ -59,39 +63,77 @@ def finetune(
     return out
 
 
-def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: Job) -> None:
+def measure_finetune(
+    manifest: Path,
+    settings: FinetuneConfig,
+    *,
+    task: str | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> float:
+    """Frames a second that `finetune` would learn from in one process here, over a few steps; nothing is written."""
+    with tempfile.TemporaryDirectory() as nowhere, training_job(Path(nowhere), settings, seed, threads) as job:
+        prepared = _prepare(manifest, settings, task, job)
+        return measure(prepared.fit(), min(MEASURED_STEPS, prepared.loaders.steps - 1))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A fine-tuning with everything that was given checked."""
+
+    data: Manifest
+    frames: dict[str, LabelledFrames]
+    weights: FrameWeights
+    criterion: Criterion
+    loaders: _Loaders
+    settings: FinetuneConfig
+    job: Job
+
+    def fit(self) -> Fit:
+        """The training."""
+        network = self.weights.network(len(self.data.task.classes))
+        network = network.to(runtime.device(), memory_format=torch.channels_last)
+        loaders, task, job = self.loaders, self.data.task, self.job
+        return Fit(
+            network=network,
+            steps=loaders.steps,
+            batches=loaders.training,
+            validate=lambda check: _validate(network, loaders, task, job.precision, check),
+            describe=lambda index: self.frames["train"].names(index.tolist()),
+            criterion=self.criterion,
+            settings=self.settings,
+            precision=job.precision,
+            seed=job.seed,
+            kind=FRAME,
+            header=_header(task, self.weights, self.frames["train"].labels.numpy()),
+        )
+
+
+def _prepare(manifest: Path, settings: FinetuneConfig, task: str | None, job: Job) -> _Prepared:
     data = read_manifest(manifest, task, frames=True)
     frames = labelled_frames(data, settings.every_nth_frame)
     weights = _starting_weights(settings, data.task, job.seed)
     criterion = make_criterion(data.task, settings, frames["train"].labels.numpy())
     loaders = _Loaders(frames, settings, weights.preprocessing, job)
+    return _Prepared(data, frames, weights, criterion, loaders, settings, job)
+
+
+def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: Job) -> None:
+    prepared = _prepare(manifest, settings, task, job)
+    weights = prepared.weights
     values = {
         "arch": weights.architecture.family,
         "architecture": weights.architecture.name,
         "image_size": weights.preprocessing.image_size,
         "weights_digest": weights.backbone_digest,
     }
-    if not job.begin("finetune", manifest, data, values):
+    if not job.begin("finetune", manifest, prepared.data, values):
         return
-    device = runtime.device()
-    network = weights.network(len(data.task.classes)).to(device, memory_format=torch.channels_last)
-    plan = Fit(
-        network=network,
-        steps=loaders.steps,
-        batches=loaders.training,
-        validate=lambda check: _validate(network, loaders, data.task, job.precision, check),
-        describe=lambda index: frames["train"].names(index.tolist()),
-        criterion=criterion,
-        settings=settings,
-        precision=job.precision,
-        seed=job.seed,
-        kind=FRAME,
-        header=_header(data.task, weights, frames["train"].labels.numpy()),
-    )
+    plan = prepared.fit()
     log.info(
         "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
-        *(weights.architecture.name, device, job.precision, job.threads, weights.preprocessing.image_size),
-        *(loaders.steps, settings.batch_size, job.ranks.count),
+        *(weights.architecture.name, runtime.device(), job.precision, job.threads, weights.preprocessing.image_size),
+        *(plan.steps, settings.batch_size, job.ranks.count),
     )
     fit(plan, job.run, job.ranks, job.stop)
 

@@ -24,14 +24,17 @@ from fercache.models.heads import get_head, seen_by
 from fercache.models.temporal import MiddleOutput, TemporalNetwork
 from fercache.stages.common import Job, training_job, validation_scores
 from fercache.stages.temporal_inputs import Inputs, from_cache, from_frames
+from fercache.tasks import get_task
 from fercache.training.engine import Batch, Batches
-from fercache.training.fit import Fit, Scores, fit
+from fercache.training.fit import Fit, Scores, fit, measure
 from fercache.training.losses import make_criterion
 
 log = logging.getLogger(__name__)
 
 MIDDLE_BATCH, MIDDLE_BATCH_FRAMES = 512, 32
 """Windows a pass in validation, over cached rows and over frames."""
+MEASURED_STEPS = 4
+"""By which a plan says how long it would take."""
 
 
 def train_temporal(
@@ -63,6 +66,37 @@ def train_temporal(
         inputs = from_frames(data, settings, seed) if cache is None else from_cache(data, settings, cache)
         _train(manifest, data, inputs, settings, job)
     return out
+
+
+def measure_head(
+    head: str, settings: TrainTemporalConfig, task: str, embedding_dim: int, *, threads: int | None = None
+) -> float:
+    """Windows a second that a head would learn from in one process here, over a few steps on random numbers.
+
+    How fast they come from the disk is left out.
+    """
+    record, kind = get_task(task), get_head(head)
+    runtime.use_threads(threads)
+    precision, device = runtime.resolve_precision(settings.precision), runtime.device()
+    runtime.seed_everything(0)
+    network = TemporalNetwork(kind(len(record.classes), embedding_dim)).to(device)
+    shape = (settings.batch_size, settings.window)
+    labels = torch.zeros(shape if record.kind == "one" else (*shape, len(record.classes)), dtype=torch.int64)
+    batch = Batch(torch.arange(shape[0]), torch.randn(*shape, embedding_dim, device=device), labels)
+    plan = Fit(
+        network=network,
+        steps=MEASURED_STEPS + 1,
+        batches=lambda _epoch, _step: [batch] * (MEASURED_STEPS + 1),
+        validate=lambda _check: {},
+        describe=lambda _index: [],
+        criterion=make_criterion(record, settings, labels.numpy()),
+        settings=settings,
+        precision=precision,
+        seed=0,
+        kind=HEAD,
+        header={},
+    )
+    return measure(plan, MEASURED_STEPS)
 
 
 def _check(settings: TrainTemporalConfig, seen: str, cache: Path | None) -> None:

@@ -98,21 +98,8 @@ class _Loop:
 
     def __init__(self, plan: Fit, run: RunDir, ranks: runtime.Ranks, stop: runtime.StopFlag) -> None:
         self.plan, self.run, self.ranks, self.stop = plan, run, ranks, stop
-        settings = plan.settings
-        optimizer = torch.optim.SGD(
-            _groups(plan), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
-        device = runtime.device()
-        scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
-        self.trainer = Trainer(
-            plan.network,
-            plan.criterion,
-            optimizer,
-            lambda: runtime.autocast(plan.precision),
-            scaler,
-            settings.clip_norm,
-            ranks.count,
-        )
+        settings, device = plan.settings, runtime.device()
+        self.trainer = _trainer(plan, ranks.count)
         self.look = 1 if device.type == "cpu" else GPU_LOOK
         # The steps' shapes are the same throughout, so that trying the convolutions' kernels out pays.
         torch.backends.cudnn.benchmark = True
@@ -162,7 +149,7 @@ class _Loop:
                     self._note(losses)
                     self._save_within()
                 if stopping:
-                    raise Stopped(self.stop.signal or "another rank")
+                    raise _stopped(self.ranks, self.stop)
                 runtime.seed_everything(plan.seed, epoch, place.step, self.ranks.rank)
                 lr = learning_rate(plan.settings, epoch * plan.steps + place.step, plan.steps)
                 total = self.trainer.step(batch, lr, common)
@@ -244,6 +231,38 @@ class _Loop:
         self.ranks.same()
 
 
+def measure(plan: Fit, steps: int) -> float:
+    """Samples a second that this process learns from, over so many steps behind a first one; nothing is kept."""
+    trainer, samples, began = _trainer(plan, 1), 0, 0.0
+    plan.network.train()
+    for step, batch in zip(range(steps + 1), plan.batches(0, 0), strict=False):
+        float(trainer.step(batch, plan.settings.lr, max(1.0, plan.criterion.weight(batch.labels))))
+        if step == 0:
+            began = time.monotonic()
+        else:
+            samples += len(batch.index)
+    if not samples:
+        raise RunError(f"there are no {steps + 1} steps in an epoch to measure")
+    return samples / (time.monotonic() - began)
+
+
+def _trainer(plan: Fit, ranks: int) -> Trainer:
+    settings = plan.settings
+    optimizer = torch.optim.SGD(
+        _groups(plan), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    scaler = torch.amp.GradScaler(runtime.device().type, enabled=plan.precision == "fp16")
+    return Trainer(
+        plan.network,
+        plan.criterion,
+        optimizer,
+        lambda: runtime.autocast(plan.precision),
+        scaler,
+        settings.clip_norm,
+        ranks,
+    )
+
+
 def _content(plan: Fit, history: list[dict[str, Any]]) -> dict[str, Any]:
     """What a checkpoint holds for other stages."""
     model = {name: tensor.detach().cpu() for name, tensor in plan.network.state_dict().items()}
@@ -262,7 +281,13 @@ def _groups(plan: Fit) -> list[dict[str, Any]]:
 def _stop_all(ranks: runtime.Ranks, stop: runtime.StopFlag) -> None:
     """Raise Stopped on all ranks when a signal came to any."""
     if ranks.sums([stop.signal is not None])[0]:
-        raise Stopped(stop.signal or "another rank")
+        raise _stopped(ranks, stop)
+
+
+def _stopped(ranks: runtime.Ranks, stop: runtime.StopFlag) -> Stopped:
+    """The stop by the signal that came to any rank; one to end for good outweighs USR1. All ranks must call it."""
+    names = {name for name in ranks.each(stop.signal) if name}
+    return Stopped(min(names, key=lambda name: name == "SIGUSR1"))
 
 
 def _in_words(scores: Scores) -> str:

@@ -69,7 +69,7 @@ def test_ranks_average_to_the_gradient_of_the_whole_batch(tmp_path):
 
 def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(tmp_path, two):
     errors = torchrun(2, "stop_one", tmp_path, status=75)
-    assert "stopped by SIGUSR1" in errors and "stopped by another rank" in errors
+    assert errors.count("stopped by SIGUSR1") == 2
     # The last rank's signal comes while its batch of step 2 is prepared.
     assert load_checkpoint(tmp_path / "last.pt")["place"]["step"] == 2
     torchrun(2, "train", tmp_path)

@@ -1,0 +1,137 @@
+"""How the submitted jobs go: from their outputs and SLURM's queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fercache.cluster import slurm
+from fercache.cluster.jobs import LOGS, Job, checked, graph
+from fercache.cluster.record import Record
+from fercache.cluster.situation import Situation
+from fercache.config import Config
+
+LAST_LINES = 5
+"""Of a log that are told."""
+LAST_BYTES = 16_384
+MOST_FAILED = 5
+"""Failed tasks of an array that are told of by themselves."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job, or a task of an array, that has ended and left its work undone."""
+
+    task: int
+    """Of an array; a single job is task 0."""
+    cause: str
+    """In a line."""
+    log: str | None
+    lines: tuple[str, ...]
+    """The log's last ones."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How one job stands."""
+
+    name: str
+    state: str
+    """done, running, waiting, failed, or not submitted."""
+    progress: str
+    running: int
+    """Tasks, as the two that follow."""
+    waiting: int
+    failed: int
+    failures: tuple[Failure, ...]
+    """The first of those that failed."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How all jobs stand."""
+
+    jobs: tuple[JobStatus, ...]
+    go_on: str | None
+    """The command that goes on with what is missing, where something has failed or was not submitted."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        width = max(len(job.name) for job in self.jobs)
+        lines = [line for job in self.jobs for line in _lines(job, width)]
+        return "\n".join([*lines, *([f"To go on: {self.go_on}"] if self.go_on else [])])
+
+
+def status(config: Config, go_on: str) -> Status:
+    """How the jobs of the project stand. `go_on` is the command that submits what is missing."""
+    config = checked(config)
+    out = Path(str(config.out))
+    record = Record.read(out)
+    jobs = graph(config, ())
+    found = Situation(jobs, Path(), record, slurm.queued([job.number for job in record.jobs]))
+    told = tuple(_status(job, found, out / LOGS) for job in jobs)
+    return Status(told, go_on if any(job.state in ("failed", "not submitted") for job in told) else None)
+
+
+def _status(job: Job, situation: Situation, logs: Path) -> JobStatus:
+    live = [queued for _, queued in situation.live[job.name].values()]
+    waiting = sum(queued.waits for queued in live)
+    submitted = {task for one in situation.record.of(job.name) for task in one.tasks}
+    lost = [task for task in situation.lost(job.name) if task in submitted]
+    blocked = [name for name in job.after if situation.left[name] and not situation.live[name]]
+    failures = [_failure(job, task, situation, logs, blocked) for task in lost[:MOST_FAILED]]
+    if not situation.left[job.name]:
+        state = "done"
+    elif lost:
+        state = "failed"
+    elif live:
+        state = "waiting" if waiting == len(live) else "running"
+    else:
+        state = "not submitted"
+    progress = str(job.state(Path()))
+    return JobStatus(job.name, state, progress, len(live) - waiting, waiting, len(lost), tuple(failures))
+
+
+def _failure(job: Job, task: int, situation: Situation, logs: Path, blocked: Sequence[str]) -> Failure:
+    """Why a task's work is undone: what its log says, or that it never began."""
+    number = [one.number for one in situation.record.of(job.name) if task in one.tasks][-1]
+    name = str(number) if job.shards is None else f"{number}_{task}"
+    # SLURM's own words, as on a limit, stand in a file of their own.
+    found = sorted((logs / job.name).glob(f"{name}.*.log"), key=lambda path: path.stat().st_mtime)
+    spoken = [(path, lines) for path in found if (lines := _last_lines(path))]
+    if not spoken and blocked:
+        return Failure(task, f"did not begin, since {', '.join(blocked)} is not done", None, ())
+    if not spoken:
+        return Failure(task, "ended without a word: was it cancelled, or did its machine fail?", None, ())
+    path, lines = spoken[-1]
+    errors = [line for _, said in spoken for line in said if "Error" in line or line.startswith("slurmstepd:")]
+    return Failure(task, errors[-1] if errors else lines[-1], str(path), lines)
+
+
+def _last_lines(path: Path) -> tuple[str, ...]:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LAST_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    # A progress bar rewrites its line.
+    lines = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
+    return tuple(line for line in lines if line)[-LAST_LINES:]
+
+
+def _lines(job: JobStatus, width: int) -> list[str]:
+    counts = {"running": job.running, "waiting": job.waiting, "failed": job.failed}
+    several = sum(counts.values()) > 1
+    tasks = ", ".join(f"{count} {what}" for what, count in counts.items() if count) if several else ""
+    lines = [f"{job.name:<{width}}  {job.state:<13}  {job.progress}" + (f"; {tasks}" if tasks else "")]
+    for failure in job.failures:
+        name = f"part {failure.task}: " if failure.task else ""
+        lines.append(f"  {name}{failure.cause}")
+        lines += [f"    {line}" for line in failure.lines if line != failure.cause]
+        lines += [f"    ({failure.log})"] if failure.log else []
+    if job.failed > len(job.failures):
+        lines.append(f"  and {job.failed - len(job.failures)} more")
+    return lines

@@ -1,0 +1,90 @@
+"""The section of the cluster: what each stage asks SLURM for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from fercache.config.fields import check, value
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What the jobs of one stage ask for. What is not said here is the cluster's default, or a flag of sbatch."""
+
+    nodes: int = value(1, "at least 1")
+    """Machines of a job."""
+    ranks: int = value(1, "at least 1; more than one process only where a network is trained")
+    """Processes on each machine that train one network, as a rule one a GPU."""
+    cpus: int | None = value(None, "at least 1, or nothing")
+    """Processors of each process; fercache takes as many threads."""
+    gpus: int = value(0, "at least 0")
+    """GPUs of each machine."""
+    memory: str | None = value(None, "as in 32G, or nothing")
+    """Memory of each machine."""
+    time: str | None = value(None, "as in 90, 12:00:00 or 2-00:00:00, or nothing")
+    """Longest time of a job; one that is longer at work is saved before, and queued again."""
+    flags: tuple[str, ...] = value((), "flags of sbatch, each beginning with -")
+    """More flags of sbatch, as in [--gres=gpu:a100:1]."""
+    frames_per_s: float | None = value(None, "above 0, or nothing")
+    """For the plan: frames (train_temporal: windows) that one job gets through in a second."""
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            nodes=self.nodes >= 1,
+            ranks=self.ranks >= 1,
+            cpus=self.cpus is None or self.cpus >= 1,
+            gpus=self.gpus >= 0,
+            memory=self.memory is None or re.fullmatch(r"[0-9]+[KMGT]?", self.memory) is not None,
+            time=self.time is None or re.fullmatch(r"([0-9]+-)?[0-9]+(:[0-9]+){0,2}", self.time) is not None,
+            flags=are_flags(self.flags),
+            frames_per_s=self.frames_per_s is None or self.frames_per_s > 0,
+        )
+
+    @property
+    def processes(self) -> int:
+        """Ranks on all machines."""
+        return self.nodes * self.ranks
+
+
+@dataclass(frozen=True)
+class SlurmConfig:
+    """The pipeline as a graph of jobs."""
+
+    shards: int = value(8, "at least 1")
+    """Parts of the extraction: tasks of its job array."""
+    at_once: int | None = value(None, "at least 1, or nothing")
+    """Most parts that run at a time; nothing means as many as there is room for."""
+    heads: tuple[str, ...] = value(("gru", "transformer"), "names of heads, each once")
+    """Heads to train; with the frame network they make the ensemble."""
+    seeds: tuple[int, ...] = value((), "numbers from 0, each once")
+    """Train each head once with each of these seeds, and fuse those of one seed; nothing means the config's `seed`."""
+    template: str | None = None
+    """File with lines for the beginning of each script: modules, environments, variables. Taken as it is."""
+    python: tuple[str, ...] = value(("python",), "the words of a command, as in [apptainer, exec, x.sif, python]")
+    """What runs fercache in a job."""
+    flags: tuple[str, ...] = value((), "flags of sbatch, each beginning with -")
+    """Flags of sbatch for every job, as in [--partition=gpu, --account=me]."""
+    finetune: JobConfig = field(default_factory=JobConfig)
+    extract: JobConfig = field(default_factory=JobConfig)
+    train_temporal: JobConfig = field(default_factory=JobConfig)
+    predict: JobConfig = field(default_factory=JobConfig)
+    ensemble: JobConfig = field(default_factory=JobConfig)
+    report: JobConfig = field(default_factory=JobConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            shards=self.shards >= 1,
+            at_once=self.at_once is None or self.at_once >= 1,
+            heads=len(set(self.heads)) == len(self.heads),
+            seeds=len(set(self.seeds)) == len(self.seeds) and min(self.seeds, default=0) >= 0,
+            python=len(self.python) > 0,
+            flags=are_flags(self.flags),
+        )
+
+
+def are_flags(words: tuple[str, ...]) -> bool:
+    """Whether each is a flag with its value in one word: sbatch would take another word as its script."""
+    return all(re.match("-.", word) for word in words)

@@ -1,0 +1,60 @@
+"""The batch job that a process runs in, as SLURM tells it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fercache.errors import Stopped
+from fercache.runtime.group import ranks
+
+log = logging.getLogger(__name__)
+
+ENDING_S = 30
+"""How long ranks wait for SLURM to end them."""
+
+
+def queue_again(stop: Stopped) -> None:
+    """Have SLURM queue this process's job again where it was stopped by USR1, which says that its time is nearly up.
+
+    Never after TERM: where a job gives way to another one SLURM queues it again itself, and a job that its user has
+    cancelled is to stay so. Outside of a job nothing happens. Of several ranks the first asks.
+    """
+    job = _job_number()
+    if job is None or stop.signal != signal.SIGUSR1.name:
+        return
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # SLURM ends a job that it queues again
+    if not ranks().first:
+        # srun would end the first rank when another one leaves, before it has asked.
+        time.sleep(ENDING_S)
+        return
+    try:
+        answer = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        problem = answer.stderr.strip() if answer.returncode else None
+    except OSError as error:
+        problem = str(error)
+    if problem is None:
+        log.warning("job %s: is queued again", job)
+    else:
+        log.error("job %s: could not be queued again: scontrol: %s", job, problem)
+
+
+def _job_number() -> str | None:
+    """The number by which SLURM knows this job, that of a task of an array with the task's."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def environment_of_jobs() -> dict[str, str]:
+    """The environment for jobs that this process submits: `python` is its own there.
+
+    What SLURM says to the job that it is in itself, if any, is left out.
+    """
+    own = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+    return own | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}

@@ -1,0 +1,147 @@
+"""A cluster, and a small project to put on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from lab import PATH, cluster, missing
+
+CONFIG = """
+task: expr
+manifest: m.csv
+cache: cache
+out: .
+synth: {train: 3, validation: 2, test: 10, seconds: 3, fps: 10, image_size: 48}
+finetune: {weights: none, image_size: 48, epochs: 2, batch_size: 8, lr: 0.01, save_minutes: 0.02}
+extract: {batch_size: 4, backend: eager}
+train_temporal: {epochs: 1, batch_size: 32, lr: 0.01}
+ensemble: {folds: 2, step: 0.1}
+slurm:
+  shards: 2
+  finetune: {cpus: 1}
+  extract: {cpus: 1}
+  train_temporal: {cpus: 1}
+  predict: {cpus: 1}
+  ensemble: {cpus: 1}
+  report: {cpus: 1}
+"""
+LONGEST_S = 240
+"""That anything on the cluster may take in a test."""
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """What commands need to reach a cluster: the one that SLURM_CONF names, else one of our own."""
+    own = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{PATH}"}
+    for name in list(own):
+        if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF":
+            del own[name]
+    if "SLURM_CONF" in own:
+        yield own
+        return
+    if lacking := missing():
+        pytest.skip(f"SLURM is not there: {', '.join(lacking)} (Debian: slurmctld slurmd slurm-client munge)")
+    # Sockets need a short path.
+    folder = Path(tempfile.mkdtemp(prefix="fercache-slurm-", dir="/tmp"))
+    folder.rmdir()
+    with cluster(folder) as conf:
+        yield {**own, "SLURM_CONF": str(conf)}
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """A folder with drawn faces, their manifest and a config."""
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "fercache.yaml").write_text(CONFIG)
+    for command in (("synth", "data"), ("manifest", "affwild2", "data", "--lengths", "data/lengths.csv")):
+        subprocess.run([sys.executable, "-m", "fercache", *command], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+class Project:
+    """A project folder, and what is asked of the cluster from there."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+        """A program in the folder."""
+        answer = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert not check or answer.returncode == 0, f"{command}: {answer.stderr}{answer.stdout}"
+        return answer
+
+    def fercache(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+        """A command of fercache."""
+        return self.run(sys.executable, "-m", "fercache", *command, check=check)
+
+    def queue(self) -> dict[str, str]:
+        """State of each job and task that waits or runs, by number."""
+        lines = self.run("squeue", "--noheader", "--array", "--format=%i %T").stdout.splitlines()
+        return dict(line.split() for line in lines)
+
+    def wait(self, what, done) -> None:
+        """Wait until `done` says so."""
+        until = time.monotonic() + LONGEST_S
+        while not done():
+            assert time.monotonic() < until, f"{what}: {self.queue()}\n{self.logs()}"
+            time.sleep(0.1)
+
+    def drain(self) -> None:
+        """Wait until none of its jobs is left."""
+        self.wait("jobs to end", lambda: not self.queue())
+
+    def status(self) -> dict[str, dict]:
+        """What is said of each job."""
+        return {job["name"]: job for job in json.loads(self.fercache("slurm", "status", "--json").stdout)["jobs"]}
+
+    def submit(self, *options: str) -> dict[str, int]:
+        """Submit what is missing; the jobs' numbers by name."""
+        told = self.fercache("slurm", "submit", *options).stdout
+        return {name: int(number) for name, number in re.findall(r"^(\S+) +job ([0-9]+)", told, flags=re.MULTILINE)}
+
+    def processes(self, job: int) -> list[int]:
+        """The processes of fercache in a job or task that runs on this machine."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (place / "cmdline").read_bytes().split(b"\0")
+                said = (place / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"fercache" in words and f"SLURM_JOB_ID={job}".encode() in said:
+                found.append(int(place.name))
+        return sorted(found)
+
+    def logs(self) -> str:
+        """All that its jobs have said."""
+        return "\n".join(f"{path}:\n{path.read_text()}" for path in sorted(self.folder.glob("logs/*/*.log")))
+
+
+@pytest.fixture
+def new_project(drawn, environment, tmp_path):
+    """Makes projects on the cluster, of which nothing is done; afterwards none of their jobs is left."""
+    made = []
+
+    def make(name: str = "project") -> Project:
+        shutil.copytree(drawn, tmp_path / name)
+        made.append(Project(tmp_path / name, environment))
+        return made[-1]
+
+    yield make
+    for one in made[:1]:
+        one.run("scancel", "--me", check=False)
+        one.drain()
+
+
+@pytest.fixture
+def project(new_project):
+    return new_project()
