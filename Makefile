@@ -11,7 +11,7 @@ demo: $(VENV)/.ready
 	$(BIN)/fercache demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not slurm"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

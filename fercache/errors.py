@@ -5,7 +5,8 @@ Anything else that escapes is a defect of fercache and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class FercacheError(Exception):
@@ -42,6 +43,20 @@ class Stopped(Exception):
         super().__init__(signal)
         self.signal = signal
         """Its name, as SIGTERM."""
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """What each call returns; where several raise a FercacheError, one with the words of all."""
+    found, errors = [], []
+    for call in calls:
+        try:
+            found.append(call())
+        except FercacheError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise_problems([line for error in errors for line in str(error).splitlines()], FercacheError)
+    return found
 
 
 def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = 20) -> None:

@@ -67,6 +67,8 @@ class PlannedJob:
     """How far it is."""
     hours: float | None
     """That are left, at most, of the longest of its tasks; None where no rate is known, or it is of minutes."""
+    hours_of_all: float | None
+    """The same, summed over its tasks."""
     command: str
     script: str
 
@@ -113,6 +115,8 @@ class Plan:
             done = f", {part.videos_done} done" if part.videos_done else ""
             lines.append(f"part {number}: {part.videos} videos, {part.frames} frames{done}")
         lines += [f"the longest part is {self.imbalance:.1%} longer than the mean", ""]
+        several = [job for job in self.jobs if job.tasks > 1 and job.hours_of_all is not None]
+        lines += [f"{job.name}: {job.hours_of_all:.2f} hours, all tasks together" for job in several]
         for disk in self.disks:
             short = "" if disk.bytes_needed <= disk.bytes_free else ": TOO LITTLE"
             lines.append(f"{disk.folder}: {disk.bytes_needed / 1e9:.2f} GB, {disk.bytes_free / 1e9:.2f} GB free{short}")
@@ -135,7 +139,7 @@ def plan(prepared: Prepared, measured: Mapping[str, float]) -> Plan:
     shards = deal(data.videos, config.slurm.shards)
     loads = [sum(map(frames_of, shard)) for shard in shards]
     rates = _rates(config, measured)
-    seconds = _seconds(config, data, max(loads), rates)
+    seconds = _seconds(config, data, rates)
     jobs, parts = [], ()
     coming = {job.name: job for job in prepared.jobs}
     for job in situation.jobs.values():
@@ -145,7 +149,8 @@ def plan(prepared: Prepared, measured: Mapping[str, float]) -> Plan:
             parts = tuple(map(_part, shards, loads, [progress.done for progress in found]))
         state = job.state(Path())
         total = seconds.get(job.section)
-        left = 1 - state.done / max(1, state.total)
+        hours = None if total is None else total * (1 - state.done / max(1, state.total)) / 3600
+        share = max(loads) / max(1, sum(loads)) if job.shards else 1.0
         jobs.append(
             PlannedJob(
                 job.name,
@@ -153,7 +158,8 @@ def plan(prepared: Prepared, measured: Mapping[str, float]) -> Plan:
                 job.shards or 1,
                 len(lost),
                 str(state),
-                None if total is None else total * left / 3600,
+                None if hours is None else hours * share,
+                hours,
                 _command(job, prepared) if lost else "",
                 prepared.script(job) if lost else "",
             )
@@ -195,13 +201,13 @@ def _rates(config: Config, measured: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _seconds(config: Config, data: Manifest, longest: int, rates: Mapping[str, float]) -> dict[str, float]:
-    """What a job of each stage takes at most; the others take minutes."""
+def _seconds(config: Config, data: Manifest, rates: Mapping[str, float]) -> dict[str, float]:
+    """What the work of each stage takes at most, in one job; the others take minutes."""
     train, validation = (sum(map(frames_of, data.split(name))) for name in ("train", "validation"))
     first, second = config.finetune, config.train_temporal
     samples = {
         "finetune": first.epochs * (train / first.every_nth_frame + validation * FORWARD_SHARE),
-        "extract": longest,
+        "extract": sum(map(frames_of, data.videos)),
         "train_temporal": second.epochs * (train / second.stride + validation * FORWARD_SHARE),
     }
     return {stage: count / rates[stage] for stage, count in samples.items() if stage in rates}

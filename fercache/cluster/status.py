@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from fercache.cluster.jobs import LOGS, Job, checked, graph
 from fercache.cluster.record import Record
 from fercache.cluster.situation import Situation
 from fercache.config import Config
+from fercache.runtime.group import LOST_RANK
 
 LAST_LINES = 5
 """Of a log that are told."""
 LAST_BYTES = 16_384
+"""Of a log that are looked at."""
 MOST_FAILED = 5
 """Failed tasks of an array that are told of by themselves."""
 
@@ -109,8 +112,16 @@ def _failure(job: Job, task: int, situation: Situation, logs: Path, blocked: Seq
     if not spoken:
         return Failure(task, "ended without a word: was it cancelled, or did its machine fail?", None, ())
     path, lines = spoken[-1]
-    errors = [line for _, said in spoken for line in said if "Error" in line or line.startswith("slurmstepd:")]
-    return Failure(task, errors[-1] if errors else lines[-1], str(path), lines)
+    return Failure(task, _cause([line for _, said in spoken for line in said]), str(path), lines[-LAST_LINES:])
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """The line that says why: fercache's own sentence, of the rank that failed first; else Python's; else SLURM's."""
+    own = [line for line in lines if re.match(r"(\[rank [0-9]+\] )?Error: ", line)]
+    first = [line for line in own if LOST_RANK not in line]
+    raised = [line for line in lines if re.search(r"\b\w*Error: ", line) and line not in own]
+    slurms = [line for line in lines if line.startswith("slurmstepd")]
+    return (first or raised or own or slurms or lines)[-1]
 
 
 def _last_lines(path: Path) -> tuple[str, ...]:
@@ -119,7 +130,7 @@ def _last_lines(path: Path) -> tuple[str, ...]:
         text = file.read().decode("utf-8", errors="replace")
     # A progress bar rewrites its line.
     lines = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
-    return tuple(line for line in lines if line)[-LAST_LINES:]
+    return tuple(line for line in lines if line)
 
 
 def _lines(job: JobStatus, width: int) -> list[str]:

@@ -62,12 +62,11 @@ def prepare(
     template: Path | None = None,
     flags: Sequence[str] = (),
     stage_flags: Sequence[str] = (),
-    queue: bool = True,
 ) -> Prepared:
     """Check what is to be submitted in the current folder; nothing is written.
 
-    `stages`: those alone; nothing means all. `stage_flags`: STAGE=FLAG. Without `queue` SLURM is not asked, as if
-    nothing was in it. ConfigError and RunError for all problems at once.
+    `stages`: those alone; nothing means all. `stage_flags`: STAGE=FLAG. ConfigError and RunError for all problems at
+    once.
     """
     config = checked(config)
     out = Path(str(config.out))
@@ -79,7 +78,7 @@ def prepare(
     chosen = {stage.replace("-", "_") for stage in stages} or known
     unknown = [f"--stages: found {name!r}, expected some of {', '.join(sorted(known))}" for name in chosen - known]
     raise_problems(unknown, ConfigError)
-    found = _settled(jobs, record) if queue else Situation(jobs, Path(), record, [])
+    found = _settled(jobs, record)
     wanted = tuple(job for job in jobs if job.section in chosen and found.lost(job.name))
     problems = [*_unmet(wanted, jobs, found), *_changed(config, jobs, found)]
     raise_problems(problems, RunError)

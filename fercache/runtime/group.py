@@ -21,6 +21,8 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """What torchrun tells each of its processes."""
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
 """What srun tells them. SLURM_NTASKS will not do for the count: a batch script, which is alone, has it too."""
+LOST_RANK = "another rank"
+"""In the message of a rank that ends since another one did."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Of the ranks' meeting place, by the job's number: below those that Linux gives away to connections."""
 
@@ -166,7 +168,7 @@ def process_group() -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_lost_rank(error):
             raise
-        raise RunError(f"another rank of the {here.count} has ended; its own message says why") from error
+        raise RunError(f"{LOST_RANK} of the {here.count} has ended; its own message says why") from error
     # After an error the process ends; to take leave of ranks that may be gone could wait for ever.
     torch.distributed.destroy_process_group()
 

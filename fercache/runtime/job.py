@@ -16,7 +16,7 @@ from fercache.runtime.group import ranks
 log = logging.getLogger(__name__)
 
 ENDING_S = 30
-"""How long ranks wait for SLURM to end them."""
+"""How long ranks wait at most for SLURM to end them."""
 
 
 def queue_again(stop: Stopped) -> None:
@@ -28,12 +28,12 @@ def queue_again(stop: Stopped) -> None:
     job = _job_number()
     if job is None or stop.signal != signal.SIGUSR1.name:
         return
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # SLURM ends a job that it queues again
     if not ranks().first:
-        # srun would end the first rank when another one leaves, before it has asked.
+        # srun would end the first rank when another one leaves, before it has asked; it ends them when the job does.
         time.sleep(ENDING_S)
         return
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # SLURM ends a job that it queues again
     try:
         answer = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         problem = answer.stderr.strip() if answer.returncode else None

@@ -21,7 +21,7 @@ manifest: m.csv
 cache: cache
 out: .
 synth: {train: 3, validation: 2, test: 10, seconds: 3, fps: 10, image_size: 48}
-finetune: {weights: none, image_size: 48, epochs: 2, batch_size: 8, lr: 0.01, save_minutes: 0.02}
+finetune: {weights: none, image_size: 48, epochs: 2, batch_size: 16, lr: 0.01, save_minutes: 0.05}
 extract: {batch_size: 4, backend: eager}
 train_temporal: {epochs: 1, batch_size: 32, lr: 0.01}
 ensemble: {folds: 2, step: 0.1}

@@ -178,6 +178,22 @@ def test_the_plan_says_what_it_takes(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["fercache.yaml", "m.csv"]
 
 
+def test_the_plan_measures_a_few_batches(small_root, tmp_path, monkeypatch):
+    """Of each stage, on the frames themselves, and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["manifest", "affwild2", str(small_root), "--task", "expr", "-o", "m.csv"]).output
+    recipe = "finetune: {weights: none, image_size: 48, batch_size: 4}\ntrain_temporal: {batch_size: 8}\n"
+    (tmp_path / "fercache.yaml").write_text(f"manifest: m.csv\ncache: cache\nout: .\nthreads: 1\n{recipe}")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    plan = json.loads(call("plan", "--probe", "--json", "--set", "slurm.finetune={ranks: 2}").stdout)
+    assert plan["rates"].keys() == {"finetune", "extract", "train_temporal"} and min(plan["rates"].values()) > 0
+    assert not plan["warnings"] or "scontrol" in plan["warnings"][0]
+    hours = {job["name"]: job["hours"] for job in plan["jobs"]}
+    frames = 10 * (20 + 11 / 3)  # of training, and of validation at a third of the time
+    assert hours["finetune"] == pytest.approx(frames / plan["rates"]["finetune"] / 3600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 def test_the_plan_leaves_out_what_is_done(folder):
     (folder / "cache").mkdir()
     for name in ("v0", "v1"):

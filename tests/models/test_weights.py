@@ -467,6 +467,19 @@ def test_missing_files_and_folders_are_named(tmp_path):
         load_weights(str(tmp_path))
 
 
+def test_a_run_that_is_not_finished_is_refused_and_its_file_is_not(tmp_path):
+    save_checkpoint(tmp_path / "best.pt", HEAD, {"model": {}})
+    (tmp_path / "config.yaml").write_text("epochs: 3\n")
+    (tmp_path / "metrics.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(RunError, match=r"is not finished: it has 2 of 3 epochs; .* the file .*best\.pt is taken"):
+        load_run(tmp_path)
+    for path in (tmp_path, tmp_path / "best.pt"):
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write("{}\n")
+        with pytest.raises(WeightsError, match="is damaged"):
+            load_run(path)
+
+
 def test_a_head_is_no_frame_network(tmp_path):
     save_checkpoint(tmp_path / "best.pt", HEAD, {"model": {}})
     with pytest.raises(WeightsError, match="holds a head network, expected a frame network"):
