@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # CI and benchmarks choose another folder or another config here.
 DEMO_ARGS ?=
+# Tests run in as many processes as there are cores, up to eight.
+TEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test lint clean
 
@@ -11,7 +13,7 @@ demo: $(VENV)/.ready
 	$(BIN)/fercache demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow and not browser and not slurm"
+	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow and not browser and not slurm"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

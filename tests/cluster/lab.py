@@ -65,7 +65,7 @@ KillWait=20
 MinJobAge=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PartitionName=debug Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=20 State=UP
+PartitionName=debug Nodes=ALL Default=YES MaxTime=60 PriorityTier=1 GraceTime=2 State=UP
 PartitionName=urgent Nodes=ALL MaxTime=60 PriorityTier=10 PreemptMode=OFF State=UP
 """
 NODE = (

@@ -260,7 +260,7 @@ def test_two_nodes_train_one_network(new_project):
     lines = [results(each.folder)["cnn/metrics"] for each in (one, project)]
     print(lines)
     for single, double in zip(*lines, strict=True):
-        assert double["loss"] == pytest.approx(single["loss"], rel=0.2)
+        assert double["loss"] == pytest.approx(single["loss"], rel=0.05)
         assert double["score"] == pytest.approx(single["score"], abs=0.1)
 
 
