@@ -1,6 +1,6 @@
 """A SLURM cluster of two nodes on the loopback, from nothing: no systemd, no cgroups, no accounting.
 
-As a script: `python tests/cluster/lab.py FOLDER` starts one, prints how to use it, and stops it at Ctrl-C.
+As a script: `python tests/cluster/lab.py FOLDER` starts one, prints how to use it, and stops it at Ctrl-C or TERM.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -192,5 +192,6 @@ def _stop(daemons: list[subprocess.Popen], environment: dict[str, str]) -> None:
 if __name__ == "__main__":
     with cluster(Path(sys.argv[1])) as found:
         print(f"export SLURM_CONF={found}", flush=True)
-        with suppress(KeyboardInterrupt):
-            signal.pause()
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        signal.sigwait(ends)
