@@ -14,7 +14,6 @@ from fercache.data.annotations import write_annotation
 from fercache.tasks import TASKS
 
 
-
 def keep_to_own_cores() -> None:
     """Of several test processes at a time, each keeps to cores of its own, with all that it starts.
 
