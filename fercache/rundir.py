@@ -21,6 +21,10 @@ PLACES = ("manifest", "cache", "weights", "weights_format", "init", "workers", "
 """Values that are recorded and change no result: where things lay (their digests stand beside), who decoded."""
 
 
+RESOLVED = ("arch", "image_size")
+"""Settings that may be nothing, and are recorded as what the weights say."""
+
+
 MAY_CHANGE = {"threads": "the last bits differ", "ranks": "batch norm sees other parts of a step"}
 """Values of the machine with which a run may go on otherwise, and what that does to it."""
 
@@ -101,15 +105,18 @@ class RunDir:
             raise RunError(f"{self.path}: holds another run ({found}); choose another folder, or remove this one")
 
     def changed(self, settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-        """The settings that are others in the record of this run: key, value there, value here.
+        """The settings that are others in the record of this run, if it has anything saved: key, there, here.
 
         Places are left out, and what was resolved from nothing or `auto`.
         """
-        recorded = self.recorded()
+        recorded = self.recorded() if self.last.exists() or self.best.exists() else {}
         return [
             (key, recorded[key], here)
             for key, here in settings.items()
-            if key in recorded and key not in PLACES and here not in (None, "auto") and recorded[key] != here
+            if key in recorded
+            and key not in PLACES
+            and recorded[key] != here
+            and not (here == "auto" or (here is None and key in RESOLVED))
         ]
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:

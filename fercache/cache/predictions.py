@@ -72,6 +72,15 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             group["logits"] = video.logits.astype(np.float32)
 
 
+def cache_of(path: Path) -> str:
+    """The fingerprint of the cache that predictions were read from, as in `Predictions`; CacheError if it is none."""
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["cache"])
+    except (OSError, KeyError) as error:
+        raise CacheError(f"{path}: is no predictions file: {error}") from error
+
+
 def list_predictions(folder: Path, split: str) -> list[Path]:
     """The predictions files of a split in `folder`, by name; other HDF5 files are passed over."""
     found = []

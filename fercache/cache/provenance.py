@@ -14,6 +14,8 @@ from fercache.files import write_text_once
 
 SCHEMA = 2
 FILE_NAME = "provenance.json"
+FILE_DIGEST = "weights_sha256"
+"""Noted beside the fingerprint: SHA-256 of the file that the network came from; it is faster told than its digest."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class CacheRecord:
 
     provenance: Provenance
     noted: Mapping[str, Any]
-    """Noted beside the fingerprint's fields: backend, batch size, threads, device."""
+    """Noted beside the fingerprint's fields: backend, batch size, threads, device, the weights' file."""
 
     def as_json(self) -> str:
         """The record as text."""

@@ -20,6 +20,8 @@ from fercache.errors import CacheError
 DATASETS = ("embedding", "frame", "logits", "skipped")
 """`logits` only where the weights were fine-tuned for a task; `skipped` are frames that could not be decoded."""
 BLOCK_ROWS = 2048
+FILE_BYTES = 6000
+"""Of a video's file beside its rows."""
 
 
 @dataclass(frozen=True)

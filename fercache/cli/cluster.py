@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,31 +38,26 @@ def submission_options(command: Command) -> Command:
 json_option = click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 
 
-def _names(stages: str | None) -> list[str]:
-    return [name.strip() for name in stages.split(",")] if stages else []
+def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]) -> Any:  # noqa: ANN401 - imported late
+    from fercache.cluster.submit import Given
+
+    names = [name.strip() for name in stages.split(",")] if stages else []
+    return Given(names, template, flags, stage_flags)
 
 
-@slurm_group.command()
-@submission_options
-@config_options
-def submit(
-    flags: tuple[str, ...],
-    stage_flags: tuple[str, ...],
-    stages: str | None,
-    template: Path | None,
+def _submit_command(
     config: str | None,
     sets: tuple[str, ...],
-) -> None:
-    """Submit the whole graph at once, or what is missing of it.
-
-    Flags of sbatch behind -- go to every job. What is done or in the queue is not submitted again.
-    """
-    c = read_config(config, "slurm", sets)
-    from fercache.cluster import submit as cluster
-
-    prepared = cluster.prepare(c, stages=_names(stages), template=template, flags=flags, stage_flags=stage_flags)
-    submitted = cluster.submit(prepared)
-    click.echo(cluster.told(prepared, submitted))
+    template: Path | None = None,
+    stage_flags: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
+) -> str:
+    """The command that submits what is missing, as it would be typed."""
+    words = ["fercache", "slurm", "submit", *(("-c", config) if config else ())]
+    words += ["--template", str(template)] if template else []
+    words += [word for text in sets for word in ("--set", text)]
+    words += [word for text in stage_flags for word in ("--flags", text)]
+    return shlex.join([*words, *(("--", *flags) if flags else ())])
 
 
 @slurm_group.command()
@@ -84,11 +80,10 @@ def plan(
     Hours are by the rates in the config, or by --probe, which is to be called on a machine as the jobs get one.
     """
     c = read_config(config, "slurm", sets)
-    from fercache.cluster import submit as cluster
     from fercache.cluster.plan import plan as make
+    from fercache.cluster.submit import prepare
 
-    given = {"template": template, "flags": flags, "stage_flags": stage_flags}
-    prepared = cluster.prepare(c, stages=_names(stages), **given)
+    prepared = prepare(c, _given(stages, template, flags, stage_flags), settle=False)
     measured = {}
     if probe:
         from fercache.pipeline.probe import probe as measure
@@ -99,6 +94,28 @@ def plan(
 
 
 @slurm_group.command()
+@submission_options
+@config_options
+def submit(
+    flags: tuple[str, ...],
+    stage_flags: tuple[str, ...],
+    stages: str | None,
+    template: Path | None,
+    config: str | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Submit the whole graph at once, or what is missing of it.
+
+    Flags of sbatch behind -- go to every job. What is done or in the queue is not submitted again.
+    """
+    c = read_config(config, "slurm", sets)
+    from fercache.cluster.submit import submit as send
+
+    again = _submit_command(config, sets, template, stage_flags, flags)
+    click.echo(send(c, _given(stages, template, flags, stage_flags), again))
+
+
+@slurm_group.command()
 @json_option
 @config_options
 def status(as_json: bool, config: str | None, sets: tuple[str, ...]) -> None:
@@ -106,6 +123,5 @@ def status(as_json: bool, config: str | None, sets: tuple[str, ...]) -> None:
     c = read_config(config, "slurm", sets)
     from fercache.cluster.status import status as look
 
-    again = [*(("-c", config) if config else ()), *(word for text in sets for word in ("--set", text))]
-    found = look(c, shlex.join(["fercache", "slurm", "submit", *again]))
+    found = look(c, _submit_command(config, sets))
     click.echo(json.dumps(found.as_plain(), indent=2) if as_json else found)

@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fercache.cache.rows import FILE_BYTES, Shape
 from fercache.cluster import slurm
 from fercache.cluster.jobs import Job
+from fercache.cluster.sizes import HEADS, NETWORKS
 from fercache.cluster.submit import Prepared
 from fercache.config import Config, JobConfig
-from fercache.data.manifest import Manifest, read_manifest
-from fercache.data.shards import deal, frames_of, imbalance
+from fercache.data.manifest import Manifest, Video, read_manifest
+from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
+from fercache.pipeline import project
 
+PATIENCE_S = 2.0
+"""That SLURM has to say how large arrays may be."""
 FORWARD_SHARE = 1 / 3
 """Of the time of a training step that a pass without its gradient takes."""
-FILE_BYTES = 6000
-"""Of a video's file beside its rows."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a network makes others as large as."""
-
-    embedding_dim: int
-    numbers: int
-    """In its checkpoint, beside those of its classifier."""
-
-
-NETWORKS = {"resnet50": Size(2048, 23_561_205), "vggface": Size(4096, 134_260_544)}
-"""By `finetune.arch`."""
-HEADS = {
-    "gru": (768, 5_323_783),
-    "transformer": (768, 14_183_431),
-    "linear": (0, 0),
-    "mean": (0, 0),
-}
-"""Numbers in a head's checkpoint: so many for each of the embedding's, and the rest."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +62,10 @@ class Disk:
 
     folder: str
     bytes_needed: int
+    """Beside what is there: twice over while files are replaced."""
     bytes_free: int
+    disk: int
+    """Number of the disk that it is on."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +104,8 @@ class Plan:
         several = [job for job in self.jobs if job.tasks > 1 and job.hours_of_all is not None]
         lines += [f"{job.name}: {job.hours_of_all:.2f} hours, all tasks together" for job in several]
         for disk in self.disks:
-            short = "" if disk.bytes_needed <= disk.bytes_free else ": TOO LITTLE"
+            together = sum(other.bytes_needed for other in self.disks if other.disk == disk.disk)
+            short = "" if together <= disk.bytes_free else ": TOO LITTLE"
             lines.append(f"{disk.folder}: {disk.bytes_needed / 1e9:.2f} GB, {disk.bytes_free / 1e9:.2f} GB free{short}")
         for stage, rate in self.rates.items():
             lines.append(f"{stage}: {rate:.1f} {'windows' if stage == 'train_temporal' else 'frames'}/s a job")
@@ -134,59 +121,67 @@ def plan(prepared: Prepared, measured: Mapping[str, float]) -> Plan:
 
     A rate that the config gives wins. Nothing is written, and no frame is looked at.
     """
-    config, situation = prepared.config, prepared.situation
+    config = prepared.config
     data = read_manifest(Path(str(config.manifest)), config.task, files=False)
-    shards = deal(data.videos, config.slurm.shards)
-    loads = [sum(map(frames_of, shard)) for shard in shards]
+    shards = project.videos_left(Path(str(config.manifest)), Path(str(config.cache)), config.slurm.shards)
     rates = _rates(config, measured)
-    seconds = _seconds(config, data, rates)
-    jobs, parts = [], ()
-    coming = {job.name: job for job in prepared.jobs}
-    for job in situation.jobs.values():
-        lost = situation.lost(job.name) if job.name in coming else ()
-        if job.step.parts is not None and job.shards is not None:
-            found = job.step.parts(Path(), job.shards)
-            parts = tuple(map(_part, shards, loads, [progress.done for progress in found]))
-        state = job.state(Path())
-        total = seconds.get(job.section)
-        hours = None if total is None else total * (1 - state.done / max(1, state.total)) / 3600
-        share = max(loads) / max(1, sum(loads)) if job.shards else 1.0
-        jobs.append(
-            PlannedJob(
-                job.name,
-                job.after,
-                job.shards or 1,
-                len(lost),
-                str(state),
-                None if hours is None else hours * share,
-                hours,
-                _command(job, prepared) if lost else "",
-                prepared.script(job) if lost else "",
-            )
-        )
     return Plan(
-        len(data.videos),
-        sum(map(frames_of, data.videos)),
-        parts,
-        imbalance(shards),
-        tuple(jobs),
-        _disks(config, data),
-        rates,
-        tuple(_warnings(prepared, rates)),
+        videos=len(data.videos),
+        frames=_frames(data.videos),
+        parts=tuple(Part(len(every), _frames(every), len(every) - len(left)) for every, left in shards),
+        imbalance=imbalance([every for every, _ in shards]),
+        jobs=tuple(
+            _planned(job, prepared, _work(job, config, data, [left for _, left in shards]), rates)
+            for job in prepared.situation.jobs.values()
+        ),
+        disks=_disks(config, data, [video for _, left in shards for video in left]),
+        rates=rates,
+        warnings=tuple(_warnings(prepared, rates)),
     )
 
 
-def _part(videos: Sequence[object], frames: int, done: int) -> Part:
-    return Part(len(videos), frames, done)
+def _planned(job: Job, prepared: Prepared, work: Sequence[float], rates: Mapping[str, float]) -> PlannedJob:
+    """`work`: frames or windows of each task that are left, at most."""
+    comes = any(job.name == other.name for other in prepared.jobs)
+    rate = rates.get(job.section)
+    hours = None if rate is None else [count / rate / 3600 for count in work]
+    return PlannedJob(
+        name=job.name,
+        after=job.after,
+        tasks=len(job.tasks),
+        to_submit=len(prepared.situation.to_submit(job.name)) if comes else 0,
+        state=str(job.state(Path())),
+        hours=None if hours is None else max(hours),
+        hours_of_all=None if hours is None else sum(hours),
+        command=_command(job, prepared) if comes else "",
+        script=prepared.script(job) if comes else "",
+    )
+
+
+def _work(job: Job, config: Config, data: Manifest, left: Sequence[Sequence[Video]]) -> list[float]:
+    """Frames (of heads: windows) that the tasks of a job have to go through yet, at most; of the others nothing."""
+    first, second = config.finetune, config.train_temporal
+    train, validation = _frames(data.split("train")), _frames(data.split("validation")) * FORWARD_SHARE
+    state = job.state(Path())
+    epochs = max(0, state.total - state.done)
+    if job.section == "finetune":
+        return [epochs * (train / first.every_nth_frame + validation)]
+    if job.section == "train_temporal":
+        trained = 0 if job.step.command[-1] in project.UNTRAINED else train / second.stride
+        return [epochs * (trained + validation)]
+    return [_frames(part) for part in left] if job.section == "extract" else [0.0]
+
+
+def _frames(videos: Iterable[Video]) -> int:
+    return sum(map(frames_of, videos))
 
 
 def _command(job: Job, prepared: Prepared) -> str:
     """The call of sbatch; what it waits for is known when the jobs before have their numbers."""
     needed = [name for name in job.after if prepared.situation.left[name]]
     waits = [f"--dependency=afterok:<{','.join(needed)}>"] if needed else []
-    return shlex.join(
-        ["sbatch", "--parsable", *waits, *prepared.flags_of(job), str(prepared.folder / f"{job.name}.sh")]
-    )
+    script = str(prepared.folder / f"{job.name}.sh")
+    return shlex.join(["sbatch", "--parsable", *waits, *prepared.flags_of(job), script])
 
 
 def _rates(config: Config, measured: Mapping[str, float]) -> dict[str, float]:
@@ -201,38 +196,24 @@ def _rates(config: Config, measured: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def _seconds(config: Config, data: Manifest, rates: Mapping[str, float]) -> dict[str, float]:
-    """What the work of each stage takes at most, in one job; the others take minutes."""
-    train, validation = (sum(map(frames_of, data.split(name))) for name in ("train", "validation"))
-    first, second = config.finetune, config.train_temporal
-    samples = {
-        "finetune": first.epochs * (train / first.every_nth_frame + validation * FORWARD_SHARE),
-        "extract": sum(map(frames_of, data.videos)),
-        "train_temporal": second.epochs * (train / second.stride + validation * FORWARD_SHARE),
-    }
-    return {stage: count / rates[stage] for stage, count in samples.items() if stage in rates}
-
-
-def _disks(config: Config, data: Manifest) -> tuple[Disk, ...]:
+def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[Disk, ...]:
+    """What is written yet, by folder; the two of one disk have to share what is free there."""
     size = NETWORKS[config.finetune.arch or "resnet50"]
-    classes = len(data.task.classes)
-    width = 2 if config.extract.dtype == "float16" else 4
-    frames = sum(map(frames_of, data.videos))
-    rows = size.embedding_dim * width + 4 * classes + 4
-    # The longest video lies there twice while it is made; how many at a time is up to the cluster: all parts.
-    longest = sorted(map(frames_of, data.videos), reverse=True)[: config.slurm.shards]
-    cache = rows * (frames + sum(longest)) + FILE_BYTES * len(data.videos)
+    row = Shape(size.embedding_dim, config.extract.dtype, len(data.task.classes)).row_bytes
+    # The longest videos lie there twice while they are made: one for each part at a time.
+    longest = sorted(map(frames_of, missing), reverse=True)[: config.slurm.shards]
+    cache = row * (_frames(missing) + sum(longest)) + FILE_BYTES * len(missing)
     heads = [per * size.embedding_dim + rest for per, rest in map(HEADS.__getitem__, config.slurm.heads)]
     numbers = size.numbers + sum(heads) * max(1, len(config.slurm.seeds))
     # best.pt has them once, last.pt twice, and while it is written there are two of it.
-    checkpoints = 4 * numbers * 5
-    wanted = ((str(config.cache), cache), (str(config.out), checkpoints))
-    return tuple(Disk(folder, needed, _free(Path(folder))) for folder, needed in wanted)
+    wanted = {"cache": (str(config.cache), cache), "out": (str(config.out), 4 * numbers * 5)}
+    return tuple(Disk(folder, needed, *_free(Path(folder))) for folder, needed in wanted.values())
 
 
-def _free(folder: Path) -> int:
+def _free(folder: Path) -> tuple[int, int]:
+    """Bytes that are free where a folder is or will be, and the number of that disk."""
     place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(place).free, place.stat().st_dev
 
 
 def _warnings(prepared: Prepared, rates: Mapping[str, float]) -> list[str]:
@@ -240,8 +221,10 @@ def _warnings(prepared: Prepared, rates: Mapping[str, float]) -> list[str]:
     found = []
     if lacking:
         found.append(f"hours of {', '.join(lacking)}: not known; --probe measures, or set slurm.STAGE.frames_per_s")
+    if prepared.config.finetune.arch is None and prepared.config.finetune.weights not in project.GENERATED:
+        found.append("finetune.arch: is not set; room is counted as for a ResNet50")
     try:
-        slurm.check_arrays([job.shards for job in prepared.jobs if job.shards])
+        slurm.check_arrays([job.shards for job in prepared.jobs if job.shards], PATIENCE_S)
     except FercacheError as error:
         found.append(str(error))
     return found

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import hashlib
 import json
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fercache.errors import RunError
 from fercache.files import write_text
+
+log = logging.getLogger(__name__)
 
 FOLDER = "slurm"
 """In the project's folder: the record, and for each submission its config and scripts."""
@@ -26,8 +33,8 @@ class Submitted:
     """Of an array; a single job is task 0."""
     shards: int | None
     """In how many parts its work was dealt."""
-    after: tuple[int, ...]
-    """Numbers of the jobs that it waits for."""
+    after: tuple[str, ...]
+    """What it waits for, in SLURM's words: a job's number, or a task's, as 17_3."""
     submission: int
     """The call of `submit` that it is of, from 1: its config and scripts are in the folder of that name."""
 
@@ -38,6 +45,8 @@ class Record:
 
     path: Path
     jobs: tuple[Submitted, ...] = ()
+    command: str | None = None
+    """By which the last ones were submitted."""
 
     @classmethod
     def read(cls, out: Path) -> Record:
@@ -46,11 +55,19 @@ class Record:
         if not path.exists():
             return cls(path)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-            jobs = [Submitted(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])}) for job in found]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            jobs = [
+                Submitted(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])})
+                for job in content["jobs"]
+            ]
+            return cls(path, tuple(jobs), content["command"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: is no record of submitted jobs: {error!r}") from error
-        return cls(path, tuple(jobs))
+
+    @property
+    def mark(self) -> str:
+        """What the names of this project's jobs end in."""
+        return "fercache-" + hashlib.sha256(os.fsencode(self.path.absolute())).hexdigest()[:8]
 
     def folder(self, submission: int) -> Path:
         """Where the config and the scripts of a submission are."""
@@ -60,8 +77,24 @@ class Record:
         """The jobs of that name."""
         return [job for job in self.jobs if job.name == name]
 
-    def written(self, jobs: Sequence[Submitted]) -> Record:
+    def written(self, jobs: Sequence[Submitted], command: str | None) -> Record:
         """The record with these jobs, on the disk."""
-        text = json.dumps({"jobs": [dataclasses.asdict(job) for job in jobs]}, indent=2)
+        text = json.dumps({"command": command, "jobs": [dataclasses.asdict(job) for job in jobs]}, indent=2)
         write_text(self.path, text + "\n")
-        return dataclasses.replace(self, jobs=tuple(jobs))
+        return dataclasses.replace(self, jobs=tuple(jobs), command=command)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other submissions of the project out for the time of the block; RunError where one is under way.
+
+        Nothing is done on file systems that know no locks.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with (self.path.parent / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"{self.path.parent}: another submission is under way") from error
+            except OSError:
+                log.debug("%s: the file system knows no locks", self.path)
+            yield

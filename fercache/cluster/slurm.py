@@ -24,6 +24,7 @@ class QueuedJob:
 
     number: int
     """The job's; of an array that of the whole."""
+    name: str
     task: int | None
     """Of an array."""
     state: str
@@ -51,26 +52,26 @@ def cancel(numbers: Iterable[int]) -> None:
     _run("scancel", *map(str, numbers))
 
 
-def queued(numbers: Iterable[int]) -> list[QueuedJob]:
-    """Those of the jobs that wait or run, each task of an array by itself."""
-    wanted = set(numbers)
-    if not wanted:
-        return []
-    # Asked for its own jobs, squeue fails at the first number that it has forgotten; so all are asked for.
-    answer = _run("squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%R")
+def queued(mark: str) -> list[QueuedJob]:
+    """The user's jobs with that ending of their names that wait or run, each task of an array by itself."""
+    # Asked for some jobs alone, squeue fails at the first number that it has forgotten; so all are asked for.
+    answer = _run("squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%j|%R")
     found = []
     for line in answer.splitlines():
-        number, task, state, reason = line.strip().split("|", 3)
-        if number.isdigit() and int(number) in wanted:
-            found.append(QueuedJob(int(number), int(task) if task.isdigit() else None, state, reason.strip("()")))
+        number, task, state, name, reason = line.strip().split("|", 4)
+        if number.isdigit() and name.endswith(f".{mark}"):
+            name = name.removesuffix(f".{mark}")
+            found.append(QueuedJob(int(number), name, int(task) if task.isdigit() else None, state, reason.strip("()")))
     return found
 
 
-def check_arrays(sizes: Sequence[int]) -> None:
+def check_arrays(sizes: Sequence[int], patience_s: float | None = None) -> None:
     """Raise ConfigError where an array of tasks from 1 to its size is larger than the cluster lets it be."""
     if not sizes:
         return
-    match = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", _run("scontrol", "show", "config"), flags=re.MULTILINE)
+    match = re.search(
+        r"^MaxArraySize\s*=\s*([0-9]+)", _run("scontrol", "show", "config", patience_s=patience_s), flags=re.MULTILINE
+    )
     if match and max(sizes) >= int(match[1]):
         raise ConfigError(
             f"slurm.shards: found {max(sizes)}, but MaxArraySize of this cluster is {match[1]}: its tasks' numbers are"
@@ -78,11 +79,20 @@ def check_arrays(sizes: Sequence[int]) -> None:
         )
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, patience_s: float | None = None) -> str:
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=runtime.environment_of_jobs(), errors="replace"
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=patience_s,
+            env=runtime.environment_of_jobs(),
+            start_new_session=True,  # Ctrl-C must not end sbatch between the job and its number
         )
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"{command[0]}: no answer within {patience_s:.0f} s") from error
     except OSError as error:
         raise SlurmError(f"{command[0]}: cannot be run: {error.strerror}; is this a machine of the cluster?") from error
     if answer.returncode:

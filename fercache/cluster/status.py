@@ -10,7 +10,7 @@ from typing import Any
 
 from fercache.cluster import slurm
 from fercache.cluster.jobs import LOGS, Job, checked, graph
-from fercache.cluster.record import Record
+from fercache.cluster.record import Record, Submitted
 from fercache.cluster.situation import Situation
 from fercache.config import Config
 from fercache.runtime.group import LOST_RANK
@@ -42,12 +42,14 @@ class JobStatus:
 
     name: str
     state: str
-    """done, running, waiting, failed, or not submitted."""
+    """done, running, waiting, failed, blocked (by one before it that failed), outdated, or not submitted."""
     progress: str
     running: int
     """Tasks, as the two that follow."""
     waiting: int
     failed: int
+    reason: str | None
+    """Why it waits, in SLURM's word; or what stands before it, or its output is not as it would be made now."""
     failures: tuple[Failure, ...]
     """The first of those that failed."""
 
@@ -70,45 +72,57 @@ class Status:
         return "\n".join([*lines, *([f"To go on: {self.go_on}"] if self.go_on else [])])
 
 
-def status(config: Config, go_on: str) -> Status:
-    """How the jobs of the project stand. `go_on` is the command that submits what is missing."""
+def status(config: Config, submit: str) -> Status:
+    """How the jobs of the project stand. `submit`: the command that goes on, where the record knows none."""
     config = checked(config)
     out = Path(str(config.out))
     record = Record.read(out)
     jobs = graph(config, ())
-    found = Situation(jobs, Path(), record, slurm.queued([job.number for job in record.jobs]))
+    queue = slurm.queued(record.mark) if record.jobs else []
+    found = Situation(jobs, Path(), record, queue)
     told = tuple(_status(job, found, out / LOGS) for job in jobs)
-    return Status(told, go_on if any(job.state in ("failed", "not submitted") for job in told) else None)
+    moving = all(job.state in ("done", "running", "waiting") for job in told)
+    return Status(told, None if moving else record.command or submit)
 
 
 def _status(job: Job, situation: Situation, logs: Path) -> JobStatus:
     live = [queued for _, queued in situation.live[job.name].values()]
-    waiting = sum(queued.waits for queued in live)
-    submitted = {task for one in situation.record.of(job.name) for task in one.tasks}
-    lost = [task for task in situation.lost(job.name) if task in submitted]
-    blocked = [name for name in job.after if situation.left[name] and not situation.live[name]]
-    failures = [_failure(job, task, situation, logs, blocked) for task in lost[:MOST_FAILED]]
-    if not situation.left[job.name]:
+    waiting = [queued for queued in live if queued.waits]
+    submitted = {task: one for one in situation.record.of(job.name) if one.shards == job.shards for task in one.tasks}
+    lost = [task for task in situation.to_submit(job.name) if task in submitted]
+    before = [name for name in job.after if situation.to_submit(name)]
+    unfit, reason, failures = job.unfit(Path()), None, []
+    if live:
+        state = "waiting" if len(waiting) == len(live) else "running"
+        reason = waiting[0].reason if waiting else None
+    elif unfit or (situation.left[job.name] and job.outdated(Path())):
+        state, reason = "outdated", unfit or f"{job.step.output} is older than what it was made from"
+    elif not situation.left[job.name]:
         state = "done"
-    elif lost:
-        state = "failed"
-    elif live:
-        state = "waiting" if waiting == len(live) else "running"
+    elif before and situation.record.jobs:
+        state, reason = "blocked", f"{', '.join(before)} is not done"
     else:
-        state = "not submitted"
-    progress = str(job.state(Path()))
-    return JobStatus(job.name, state, progress, len(live) - waiting, waiting, len(lost), tuple(failures))
+        state = "failed" if lost else "not submitted"
+    if state in ("failed", "running", "waiting"):
+        failures = [_failure(job, task, submitted[task], logs) for task in lost]
+    return JobStatus(
+        name=job.name,
+        state="failed" if failures else state,
+        progress=str(job.state(Path())),
+        running=len(live) - len(waiting),
+        waiting=len(waiting),
+        failed=len(failures),
+        reason=reason,
+        failures=tuple(failures[:MOST_FAILED]),
+    )
 
 
-def _failure(job: Job, task: int, situation: Situation, logs: Path, blocked: Sequence[str]) -> Failure:
-    """Why a task's work is undone: what its log says, or that it never began."""
-    number = [one.number for one in situation.record.of(job.name) if task in one.tasks][-1]
-    name = str(number) if job.shards is None else f"{number}_{task}"
+def _failure(job: Job, task: int, submitted: Submitted, logs: Path) -> Failure:
+    """Why a task's work is undone, as far as its log says."""
+    name = str(submitted.number) if job.shards is None else f"{submitted.number}_{task}"
     # SLURM's own words, as on a limit, stand in a file of their own.
     found = sorted((logs / job.name).glob(f"{name}.*.log"), key=lambda path: path.stat().st_mtime)
     spoken = [(path, lines) for path in found if (lines := _last_lines(path))]
-    if not spoken and blocked:
-        return Failure(task, f"did not begin, since {', '.join(blocked)} is not done", None, ())
     if not spoken:
         return Failure(task, "ended without a word: was it cancelled, or did its machine fail?", None, ())
     path, lines = spoken[-1]
@@ -137,7 +151,8 @@ def _lines(job: JobStatus, width: int) -> list[str]:
     counts = {"running": job.running, "waiting": job.waiting, "failed": job.failed}
     several = sum(counts.values()) > 1
     tasks = ", ".join(f"{count} {what}" for what, count in counts.items() if count) if several else ""
-    lines = [f"{job.name:<{width}}  {job.state:<13}  {job.progress}" + (f"; {tasks}" if tasks else "")]
+    said = "; ".join(part for part in (job.progress, tasks, job.reason) if part)
+    lines = [f"{job.name:<{width}}  {job.state:<13}  {said}"]
     for failure in job.failures:
         name = f"part {failure.task}: " if failure.task else ""
         lines.append(f"  {name}{failure.cause}")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from fercache import runtime
 from fercache.cluster import slurm
-from fercache.cluster.jobs import LOGS, Job, array, checked, flags, graph, script
+from fercache.cluster.jobs import LOGS, Job, array, check_flags, checked, flags, graph, script
 from fercache.cluster.record import Record, Submitted
 from fercache.cluster.situation import Situation
 from fercache.config import Config, as_plain, load_config
+from fercache.data.manifest import read_manifest
 from fercache.errors import ConfigError, FercacheError, RunError, raise_problems
 from fercache.files import write_text
-from fercache.pipeline import project
-from fercache.rundir import RunDir
+from fercache.pipeline import fits, project
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,20 @@ ENDING_S = 60
 """How long jobs that are just ending are waited for."""
 CHANGES_NOTHING = ("slurm.", "reproduce.", "synth.", "finetune.workers", "extract.workers", "threads")
 """Settings that may be others while jobs of an earlier submission are in the queue."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says beside the config."""
+
+    stages: Sequence[str] = ()
+    """Those alone; nothing means all."""
+    template: Path | None = None
+    """Instead of `slurm.template`."""
+    flags: Sequence[str] = ()
+    """Of sbatch, for every job."""
+    stage_flags: Sequence[str] = ()
+    """STAGE=FLAG."""
 
 
 @dataclass(frozen=True)
@@ -49,87 +65,98 @@ class Prepared:
     def flags_of(self, job: Job) -> list[str]:
         """The flags of sbatch, without the dependency."""
         more = [*self.stage_flags.get(job.section, ()), *self.flags]
-        found = flags(job, self.config, self.logs, more)
+        found = flags(job, self.config, self.logs, self.situation.record.mark, more)
         if job.shards is not None:
-            found.insert(0, array(self.situation.lost(job.name), self.config.slurm.at_once))
+            found.insert(0, array(self.situation.to_submit(job.name), self.config.slurm.at_once))
         return found
 
 
-def prepare(
-    config: Config,
-    *,
-    stages: Sequence[str] = (),
-    template: Path | None = None,
-    flags: Sequence[str] = (),
-    stage_flags: Sequence[str] = (),
-) -> Prepared:
+def prepare(config: Config, given: Given, *, settle: bool = True) -> Prepared:
     """Check what is to be submitted in the current folder; nothing is written.
 
-    `stages`: those alone; nothing means all. `stage_flags`: STAGE=FLAG. ConfigError and RunError for all problems at
-    once.
+    `settle`: wait for jobs that are just ending, of which it is not known yet whether they are done. ConfigError,
+    DataError and RunError for all problems of a kind at once.
     """
     config = checked(config)
+    # The label files and frames are for the jobs to look at.
+    read_manifest(Path(str(config.manifest)), config.task, files=False)
     out = Path(str(config.out))
     record = Record.read(out)
     folder = record.folder(max((job.submission for job in record.jobs), default=0) + 1)
     jobs = graph(config, ("-c", str(folder / "config.yaml")))
     known = {job.section for job in jobs}
-    more = _by_stage(stage_flags, known)
-    chosen = {stage.replace("-", "_") for stage in stages} or known
+    chosen = {stage.replace("-", "_") for stage in given.stages} or known
     unknown = [f"--stages: found {name!r}, expected some of {', '.join(sorted(known))}" for name in chosen - known]
     raise_problems(unknown, ConfigError)
-    found = _settled(jobs, record)
-    wanted = tuple(job for job in jobs if job.section in chosen and found.lost(job.name))
-    problems = [*_unmet(wanted, jobs, found), *_changed(config, jobs, found)]
+    more = _by_stage(given.stage_flags, known)
+    _check_flags(config, given, more)
+    path = given.template or (Path(config.slurm.template) if config.slurm.template else None)
+    template = _read(path)
+    situation = _situation(jobs, record, settle)
+    wanted = tuple(job for job in jobs if job.section in chosen and situation.to_submit(job.name))
+    problems = [*_unmet(wanted, jobs, situation), *_unfit(jobs), *_changed(config, situation)]
     raise_problems(problems, RunError)
-    path = template or (Path(config.slurm.template) if config.slurm.template else None)
-    return Prepared(config, folder, out / LOGS, found, wanted, _read(path), flags, more)
+    return Prepared(config, folder, out / LOGS, situation, wanted, template, given.flags, more)
 
 
-def submit(prepared: Prepared) -> list[Submitted]:
-    """Give the jobs to SLURM, each with what it waits for; all or none.
+def submit(config: Config, given: Given, command: str) -> str:
+    """Give the jobs to SLURM, each with what it waits for, all or none; returns what was done with each.
 
-    Jobs of earlier submissions that wait for what has failed are taken out of the queue before. FercacheError where a
-    job is refused: those before it are cancelled then.
+    Jobs of earlier submissions that wait for what has failed are replaced. `command` is what goes on with what is
+    missing, as `status` says later. Raises as `prepare`; FercacheError where a job is refused: those before it are
+    cancelled then.
     """
+    record = Record.read(Path(str(config.out))) if config.out is not None else None
+    with record.alone() if record else nullcontext(), runtime.stop_signals() as stop:
+        prepared = prepare(config, given)
+        situation = prepared.situation
+        slurm.check_arrays([job.shards for job in prepared.jobs if job.shards])
+        replaced = sorted({number for job in prepared.jobs for number in situation.dead[job.name]})
+        submitted = _submit(prepared, command, stop) if prepared.jobs else []
+        if replaced:
+            slurm.cancel(replaced)
+            log.info("cancelled, since they wait for what has failed or changed: %s", _list(replaced))
+    return _told(situation, submitted)
+
+
+def _submit(prepared: Prepared, command: str, stop: runtime.StopFlag) -> list[Submitted]:
     situation = prepared.situation
-    slurm.check_arrays([job.shards for job in prepared.jobs if job.shards])
-    if situation.dead:
-        slurm.cancel(sorted(situation.dead))
-        log.info("cancelled, since they wait for what has failed: %s", ", ".join(map(str, sorted(situation.dead))))
-    if not prepared.jobs:
-        return []
     write_text(prepared.folder / "config.yaml", project.as_yaml(prepared.config))
     record, submitted = situation.record, []
-    submission = int(prepared.folder.name)
     try:
         for job in prepared.jobs:
-            (prepared.logs / job.name).mkdir(parents=True, exist_ok=True)
-            path = prepared.folder / f"{job.name}.sh"
-            write_text(path, prepared.script(job))
-            needed = _dependencies(job, situation, submitted)
-            waits = [f"--dependency=afterok:{':'.join(needed)}"] if needed else []
-            number = slurm.submit([*waits, *prepared.flags_of(job)], str(path))
-            after = tuple(dict.fromkeys(int(one.partition("_")[0]) for one in needed))
-            submitted.append(Submitted(job.name, number, situation.lost(job.name), job.shards, after, submission))
-            record = record.written([*situation.record.jobs, *submitted])
+            stop.check()
+            submitted.append(_submit_one(job, prepared, submitted))
+            record = record.written([*situation.record.jobs, *submitted], command)
+        stop.check()
     except BaseException as error:
-        _take_back(submitted, record, situation.record, error)
+        _take_back(submitted, situation.record, error)
         raise
     return submitted
 
 
-def _take_back(submitted: list[Submitted], record: Record, before: Record, error: BaseException) -> None:
+def _submit_one(job: Job, prepared: Prepared, before: Sequence[Submitted]) -> Submitted:
+    (prepared.logs / job.name).mkdir(parents=True, exist_ok=True)
+    path = prepared.folder / f"{job.name}.sh"
+    write_text(path, prepared.script(job))
+    after = _dependencies(job, prepared.situation, before)
+    waits = [f"--dependency=afterok:{':'.join(after)}"] if after else []
+    number = slurm.submit([*waits, *prepared.flags_of(job)], str(path))
+    tasks = prepared.situation.to_submit(job.name)
+    return Submitted(job.name, number, tasks, job.shards, tuple(after), int(prepared.folder.name))
+
+
+def _take_back(submitted: list[Submitted], before: Record, error: BaseException) -> None:
     """Cancel the jobs that were submitted before something failed, and say so."""
     if not submitted:
         return
     numbers = [job.number for job in submitted]
-    words = f"the {len(numbers)} jobs submitted before it ({', '.join(map(str, numbers))})"
+    words = f"the {len(numbers)} jobs submitted before it ({_list(numbers)})"
     try:
         slurm.cancel(numbers)
     except FercacheError as other:
         raise RunError(f"{error}; {words} could not be cancelled: {other}") from error
-    record.written(before.jobs)
+    before.written(before.jobs, before.command)
     if isinstance(error, FercacheError):
         raise RunError(f"{error}; {words} are cancelled") from error
     log.error("%s are cancelled", words)
@@ -146,15 +173,21 @@ def _dependencies(job: Job, situation: Situation, submitted: Sequence[Submitted]
     return [*new, *old]
 
 
-def _settled(jobs: Sequence[Job], record: Record) -> Situation:
-    """How the jobs stand, once none is just ending: only then is it known whether it is done."""
-    numbers = [job.number for job in record.jobs]
-    until = time.monotonic() + ENDING_S
-    while True:
-        queue = slurm.queued(numbers)
-        if time.monotonic() > until or all(job.state != "COMPLETING" for job in queue):
-            return Situation(jobs, Path(), record, queue)
+def _situation(jobs: Sequence[Job], record: Record, settle: bool) -> Situation:
+    """How the jobs stand. RunError where some are in the queue of which the record knows nothing."""
+    until = time.monotonic() + (ENDING_S if settle else 0)
+    queue = slurm.queued(record.mark) if record.jobs or settle else []
+    while time.monotonic() < until and any(job.state == "COMPLETING" for job in queue):
         time.sleep(1)
+        queue = slurm.queued(record.mark)
+    found = Situation(jobs, Path(), record, queue)
+    numbers = " ".join(str(number) for number, _ in found.strays)
+    strays = [
+        f"job {number}: {name} of this project is in the queue, and not in {record.path}; scancel {numbers}, or wait"
+        for number, name in found.strays
+    ]
+    raise_problems(strays, RunError)
+    return found
 
 
 def _by_stage(texts: Sequence[str], known: set[str]) -> dict[str, list[str]]:
@@ -162,7 +195,7 @@ def _by_stage(texts: Sequence[str], known: set[str]) -> dict[str, list[str]]:
     problems = []
     for text in texts:
         stage, equals, flag = text.partition("=")
-        if not equals or stage.replace("-", "_") not in known or not flag.startswith("-"):
+        if not equals or stage.replace("-", "_") not in known:
             problems.append(
                 f"--flags: found {text!r}, expected STAGE=FLAG, as in extract=--gres=gpu:1, with a stage of"
                 f" {', '.join(sorted(known))}"
@@ -170,6 +203,15 @@ def _by_stage(texts: Sequence[str], known: set[str]) -> dict[str, list[str]]:
         found.setdefault(stage.replace("-", "_"), []).append(flag)
     raise_problems(problems, ConfigError)
     return found
+
+
+def _check_flags(config: Config, given: Given, more: Mapping[str, Sequence[str]]) -> None:
+    check_flags("slurm.flags", config.slurm.flags)
+    for stage in ("finetune", "extract", "train_temporal", "predict", "ensemble", "report"):
+        check_flags(f"slurm.{stage}.flags", getattr(config.slurm, stage).flags)
+    check_flags("sbatch's flags", given.flags)
+    for stage, words in more.items():
+        check_flags(f"--flags {stage}", words)
 
 
 def _read(template: Path | None) -> str:
@@ -190,40 +232,41 @@ def _unmet(wanted: Sequence[Job], jobs: Sequence[Job], situation: Situation) -> 
             if name not in made and not Path(name).exists():
                 yield f"{job.name}: needs {name}, which is not there"
         for name in job.after:
-            if situation.lost(name) and name not in coming:
+            lacking = set(situation.unfinished[name]) - set(situation.live[name])
+            if lacking and name not in coming:
                 yield f"{job.name}: needs {name}, which is not done, and is neither submitted nor among the stages"
 
 
-def _changed(config: Config, jobs: Sequence[Job], situation: Situation) -> Iterator[str]:
-    """Settings that are others now than those of what is done or in the queue, and would be passed over."""
+def _unfit(jobs: Sequence[Job]) -> Iterator[str]:
+    """What is there and was made by other settings, or from something else: it would be passed over, or refused."""
+    for job in jobs:
+        if reason := job.unfit(Path()):
+            yield reason
+
+
+def _changed(config: Config, situation: Situation) -> Iterator[str]:
+    """Settings that are others now than those of the jobs in the queue."""
     now = as_plain(config)
     for number in sorted({job.submission for tasks in situation.live.values() for job, _ in tasks.values()}):
         path = situation.record.folder(number) / "config.yaml"
-        found = project.differences(as_plain(load_config(str(path))), now)
-        if words := project.in_words(one for one in found if not one[0].startswith(CHANGES_NOTHING)):
+        found = fits.differences(as_plain(load_config(str(path))), now)
+        if words := fits.in_words(one for one in found if not one[0].startswith(CHANGES_NOTHING)):
             yield f"{path}: jobs with other settings are in the queue ({words}); let them end, or scancel them"
     for name, tasks in situation.live.items():
         others = {job.shards for job, _ in tasks.values()} - {situation.jobs[name].shards}
         if others:
             yield f"slurm.shards: jobs that deal the videos into {others.pop()} parts are in the queue; scancel them"
-    for job in jobs:
-        if job.step.settings is not None and not situation.left[job.name]:
-            run = RunDir(Path(str(job.step.output)).parent)
-            if words := project.in_words(run.changed(job.step.settings)):
-                yield f"{run.path}: is done with other settings ({words}); keep them, or remove it"
 
 
-def told(prepared: Prepared, submitted: Sequence[Submitted]) -> str:
+def _told(situation: Situation, submitted: Sequence[Submitted]) -> str:
     """What was submitted, in a table, and what was not."""
-    situation = prepared.situation
     by_name = {job.name: job for job in submitted}
     rows = []
-    for name in situation.jobs:
-        live = situation.live[name]
+    for name, live in situation.live.items():
         if name in by_name:
             job = by_name[name]
             count = f", {len(job.tasks)} tasks" if job.shards else ""
-            rows.append((name, f"job {job.number}{count}" + (f", after {_list(job.after)}" if job.after else "")))
+            rows.append((name, f"job {job.number}{count}" + (f", after {', '.join(job.after)}" if job.after else "")))
         elif live:
             rows.append((name, f"in the queue already: job {_list({job.number for job, _ in live.values()})}"))
         else:

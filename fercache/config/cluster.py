@@ -18,14 +18,15 @@ class JobConfig:
     """Processes on each machine that train one network, as a rule one a GPU."""
     cpus: int | None = value(None, "at least 1, or nothing")
     """Processors of each process; fercache takes as many threads."""
-    gpus: int = value(0, "at least 0")
+    gpus: int = value(0, "0, or at least one a rank")
     """GPUs of each machine."""
     memory: str | None = value(None, "as in 32G, or nothing")
     """Memory of each machine."""
-    time: str | None = value(None, "as in 90, 12:00:00 or 2-00:00:00, or nothing")
-    """Longest time of a job; one that is longer at work is saved before, and queued again."""
-    flags: tuple[str, ...] = value((), "flags of sbatch, each beginning with -")
-    """More flags of sbatch, as in [--gres=gpu:a100:1]."""
+    time: str | None = value(None, "as in 90 (minutes), 12:00:00 or 2-00:00:00, at least 5 minutes, or nothing")
+    """Longest time of a job. Two minutes before it is over, work that can go on is saved, and the job queued again;
+    predict, ensemble and report have to fit into it."""
+    flags: tuple[str, ...] = ()
+    """More flags of sbatch, each with its value in one word, as in [--gres=gpu:a100:1]."""
     frames_per_s: float | None = value(None, "above 0, or nothing")
     """For the plan: frames (train_temporal: windows) that one job gets through in a second."""
 
@@ -35,10 +36,9 @@ class JobConfig:
             nodes=self.nodes >= 1,
             ranks=self.ranks >= 1,
             cpus=self.cpus is None or self.cpus >= 1,
-            gpus=self.gpus >= 0,
+            gpus=self.gpus == 0 or self.gpus >= self.ranks,
             memory=self.memory is None or re.fullmatch(r"[0-9]+[KMGT]?", self.memory) is not None,
-            time=self.time is None or re.fullmatch(r"([0-9]+-)?[0-9]+(:[0-9]+){0,2}", self.time) is not None,
-            flags=are_flags(self.flags),
+            time=self.time is None or _minutes(self.time) >= 5,
             frames_per_s=self.frames_per_s is None or self.frames_per_s > 0,
         )
 
@@ -64,7 +64,7 @@ class SlurmConfig:
     """File with lines for the beginning of each script: modules, environments, variables. Taken as it is."""
     python: tuple[str, ...] = value(("python",), "the words of a command, as in [apptainer, exec, x.sif, python]")
     """What runs fercache in a job."""
-    flags: tuple[str, ...] = value((), "flags of sbatch, each beginning with -")
+    flags: tuple[str, ...] = ()
     """Flags of sbatch for every job, as in [--partition=gpu, --account=me]."""
     finetune: JobConfig = field(default_factory=JobConfig)
     extract: JobConfig = field(default_factory=JobConfig)
@@ -81,10 +81,15 @@ class SlurmConfig:
             heads=len(set(self.heads)) == len(self.heads),
             seeds=len(set(self.seeds)) == len(self.seeds) and min(self.seeds, default=0) >= 0,
             python=len(self.python) > 0,
-            flags=are_flags(self.flags),
         )
 
 
-def are_flags(words: tuple[str, ...]) -> bool:
-    """Whether each is a flag with its value in one word: sbatch would take another word as its script."""
-    return all(re.match("-.", word) for word in words)
+def _minutes(text: str) -> float:
+    """A time as SLURM writes it: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S; 0 where it is none."""
+    match = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", text)
+    if match is None:
+        return 0
+    days, *parts = (int(part) if part else 0 for part in match.groups())
+    if match[1] is None and match[4] is None:
+        parts = [0, parts[0], parts[1]]
+    return (days * 24 + parts[0]) * 60 + parts[1] + parts[2] / 60

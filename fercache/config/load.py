@@ -108,6 +108,17 @@ def _parse_set(text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
+def _owner(name: str) -> dict[str, Any] | None:
+    """The fields of the section that a key with its sections is in; None where there is no such key."""
+    *sections, key = name.split(".")
+    kinds = field_types(Config)
+    for section in sections:
+        if not dataclasses.is_dataclass(kinds.get(section)):
+            return None
+        kinds = field_types(kinds[section])
+    return kinds if key in kinds else None
+
+
 class _Merger:
     """Layers of values put on top of one another, with where each value came from and what is wrong."""
 
@@ -120,15 +131,16 @@ class _Merger:
     def add(self, source: str, layer: Mapping[str, Any], own: str | None) -> None:
         """Put `layer` on top; a key means the section `own` first, then the top level."""
         for key, value in layer.items():
-            within = own is not None and key in field_types(SECTIONS[own])
-            self._set(source, f"{own}.{key}" if within else key, value, own)
+            name = f"{own}.{key}"
+            self._set(source, name if own is not None and _owner(name) is not None else key, value, own)
 
     def _set(self, source: str, name: str, value: object, own: str | None) -> None:
         *sections, key = name.split(".")
-        kinds = field_types(Config)
-        while sections and dataclasses.is_dataclass(kinds.get(sections[0])):
-            kinds, own = field_types(kinds[sections.pop(0)]), None
-        if sections or key not in kinds:
+        kinds = _owner(name)
+        if kinds is None:
+            kinds = field_types(Config)
+            while sections and dataclasses.is_dataclass(kinds.get(sections[0])):
+                kinds, own = field_types(kinds[sections.pop(0)]), None
             known = [*(field_types(SECTIONS[own]) if own else ()), *kinds]
             self.problems.append(f"{source}unknown key {name!r}; the keys are {', '.join(known)}")
         elif not dataclasses.is_dataclass(kinds[key]):

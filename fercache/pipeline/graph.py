@@ -6,15 +6,19 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fercache import runtime
 from fercache.errors import FercacheError, Stopped
 
 log = logging.getLogger(__name__)
+
+
+WHOLE = "files"
+"""Unit of what appears whole."""
 
 
 class Progress(NamedTuple):
@@ -49,8 +53,8 @@ class Step:
     parts: Callable[[Path, int], list[Progress]] | None = None
     """How far each of so many parts is, where `--shard` runs it in parts."""
 
-    settings: Mapping[str, Any] | None = None
-    """What the run folder around its output is to be made with."""
+    unfit: Callable[[Path], str | None] = lambda _folder: None
+    """Why what is there of its output is not what the command would make: by other settings, or from something else."""
 
     @property
     def stage(self) -> str:
@@ -65,7 +69,7 @@ class Step:
         """How far it is."""
         if self.progress is not None:
             return self.progress(folder)
-        return Progress(int(self.output is not None and (folder / self.output).exists()), 1, "files")
+        return Progress(int(self.output is not None and (folder / self.output).exists()), 1, WHOLE)
 
     def needless(self, folder: Path) -> bool:
         """Whether it need not be run; a command that goes on with what is left is, since it looks at more than here."""

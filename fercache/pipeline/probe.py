@@ -23,13 +23,13 @@ def probe(config: Config, heads: tuple[str, ...]) -> dict[str, float]:
     Frames are read, prepared and computed; nothing is kept. Where fine-tuning is not done, extraction is measured with
     the weights it starts from.
     """
-    manifest, tuned = Path(str(config.manifest)), Path(str(config.out), project.CNN)
+    manifest, tuned = Path(str(config.manifest)), Path(str(config.out), project.CNN, "best.pt")
     given = {"task": config.task, "seed": config.seed, "threads": config.threads}
     log.info("measuring finetune")
     found = {"finetune": measure_finetune(manifest, config.finetune, **given)}
     log.info("measuring extract")
-    chosen, settings = str(tuned / project.BEST), config.extract
-    if not (tuned / project.BEST).exists():
+    chosen, settings = str(tuned), config.extract
+    if not tuned.exists():
         chosen = config.finetune.weights
         settings = replace(
             settings, image_size=config.finetune.image_size, weights_format=config.finetune.weights_format

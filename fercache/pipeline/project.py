@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,18 +12,16 @@ import yaml
 
 from fercache.config import Config, as_plain
 from fercache.config.load import DEFAULT_FILE, load_config
-from fercache.data.manifest import read_manifest
+from fercache.data.manifest import Video, read_manifest
 from fercache.data.shards import deal
 from fercache.errors import RunError
 from fercache.files import contents, write_text
-from fercache.pipeline.graph import Progress, Step
+from fercache.pipeline import fits
+from fercache.pipeline.graph import WHOLE, Progress, Step
 from fercache.rundir import RunDir
 
-MOST_SHOWN = 4
-"""Settings that are told where they differ."""
 CNN = "cnn"
 """The frame network's run, on which all others stand."""
-BEST = "best.pt"
 GENERATED = ("none", "imagenet")
 """What is no file, but may stand for the weights that fine-tuning starts from."""
 UNTRAINED = ("mean",)
@@ -54,50 +52,111 @@ def steps(config: Config, systems: Sequence[System], options: Sequence[str] = ()
 
     `options` go to each, as -c with a file; without them the commands are to run in a folder whose config this is.
     """
-    out, manifest, cache = (str(getattr(config, key)) for key in ("out", "manifest", "cache"))
-    own, heads = tuple(options), list(dict.fromkeys(head for system in systems for head in system))
-    trained = partial(_in, out)
-    chain = [
+    place, own = _Places(config), tuple(options)
+    heads = list(dict.fromkeys(head for system in systems for head in system))
+    chain = [_finetune(config, place, own), _extract(config, place, own)]
+    chain += [_train_head(head, config, place, own) for head in heads]
+    chain += [_predict(run, place, own) for run in (CNN, *(head.run for head in heads))]
+    chain += [step for system in systems if system for step in _fuse(system, config, place, own)]
+    shown, page = tuple(place.predictions(system) for system in systems), place.of("report.html")
+    report = Step(("report", *own, place.of()), (place.manifest, *shown), page, partial(_page, page, shown))
+    return [*chain, report]
+
+
+class _Places:
+    """Where a config has its files, as its commands name them."""
+
+    def __init__(self, config: Config) -> None:
+        self.out, self.manifest, self.cache = (str(getattr(config, key)) for key in ("out", "manifest", "cache"))
+
+    def of(self, *parts: str) -> str:
+        """A file in the project's folder, or that folder."""
+        return str(Path(self.out, *parts))
+
+    def best(self, run: str) -> str:
+        """The checkpoint of a run."""
+        return self.of(run, "best.pt")
+
+    def predictions(self, system: System) -> str:
+        """The predictions of a system."""
+        return self.of(predictions(system))
+
+
+def _finetune(config: Config, place: _Places, own: tuple[str, ...]) -> Step:
+    run, settings = place.of(CNN), {**as_plain(config.finetune), "seed": config.seed}
+    weights = () if config.finetune.weights in GENERATED else (config.finetune.weights,)
+    return Step(
+        ("finetune", *own),
+        (place.manifest, *weights),
+        place.best(CNN),
+        _epochs(run, config.finetune.epochs),
+        unfit=lambda folder: fits.run_unfit(folder / run, folder / place.manifest, settings),
+    )
+
+
+def _extract(config: Config, place: _Places, own: tuple[str, ...]) -> Step:
+    network = place.best(CNN)
+
+    def parts(folder: Path, shards: int) -> list[Progress]:
+        left = videos_left(folder / place.manifest, folder / place.cache, shards)
+        return [Progress(len(dealt) - len(rest), len(dealt), "videos") for dealt, rest in left]
+
+    return Step(
+        ("extract", *own),
+        (place.manifest, network),
+        place.cache,
+        progress=lambda folder: parts(folder, 1)[0],
+        parts=parts,
+        unfit=lambda folder: fits.cache_unfit(folder / place.cache, folder / network, config.extract),
+    )
+
+
+def _train_head(head: Head, config: Config, place: _Places, own: tuple[str, ...]) -> Step:
+    # A network in which nothing is to be trained is scored once.
+    once = {"epochs": 1, "warmup": 0.0} if head.name in UNTRAINED else {}
+    seed = config.seed if head.seed is None else head.seed
+    settings = {**as_plain(config.train_temporal), **once, "head": head.name, "seed": seed}
+    run, named = place.of(head.run), () if head.seed is None else ("--set", f"seed={seed}", "-o", place.of(head.run))
+    return Step(
+        ("train-temporal", *own, "--head", head.name, *named),
+        (place.manifest, place.cache),
+        place.best(head.run),
+        _epochs(run, settings["epochs"]),
+        unfit=lambda folder: fits.run_unfit(
+            folder / run, folder / place.manifest, settings, cache=folder / place.cache
+        ),
+    )
+
+
+def _predict(run: str, place: _Places, own: tuple[str, ...]) -> Step:
+    file = place.of(file_of((run,)))
+    return Step(
+        ("predict", *own, "--model", place.of(run), "--split", "validation"),
+        (place.manifest, place.cache, place.best(run)),
+        file,
+        unfit=lambda folder: fits.predictions_unfit(folder / file, folder / place.cache),
+    )
+
+
+def _fuse(system: System, config: Config, place: _Places, own: tuple[str, ...]) -> list[Step]:
+    """Search the weights of an ensemble, and apply them."""
+    files = tuple(place.of(file_of((run,))) for run in runs(system))
+    chosen, fused = place.of(ensemble(system)), place.predictions(system)
+    settings = {key: value for key, value in as_plain(config.ensemble).items() if key != "predictions"}
+    return [
         Step(
-            ("finetune", *own),
-            (manifest, *_weights(config)),
-            trained(CNN, BEST),
-            _epochs(trained(CNN), config.finetune.epochs),
-            settings={**as_plain(config.finetune), "seed": config.seed},
+            ("ensemble", *own, "--search", *files, "-o", str(Path(chosen).parent)),
+            (place.manifest, *files),
+            chosen,
+            unfit=lambda folder: fits.ensemble_unfit(folder / chosen, {**settings, "seed": config.seed}),
         ),
         Step(
-            ("extract", *own),
-            (manifest, trained(CNN, BEST)),
-            cache,
-            progress=lambda folder: _extracted(manifest, cache, folder, 1)[0],
-            parts=partial(_extracted, manifest, cache),
+            ("ensemble", *own, "--apply", chosen, *files, "-o", fused),
+            (chosen, *files),
+            fused,
+            unfit=lambda folder: fits.predictions_unfit(folder / fused, folder / place.cache),
         ),
     ]
-    for head in heads:
-        seed = () if head.seed is None else ("--set", f"seed={head.seed}", "-o", trained(head.run))
-        settings = _head_settings(head, config)
-        chain.append(
-            Step(
-                ("train-temporal", *own, "--head", head.name, *seed),
-                (manifest, cache),
-                trained(head.run, BEST),
-                _epochs(trained(head.run), settings["epochs"]),
-                settings=settings,
-            )
-        )
-    for run in (CNN, *(head.run for head in heads)):
-        command, needed = ("predict", *own, "--model", trained(run)), (manifest, cache, trained(run, BEST))
-        chain.append(Step(command, needed, trained(file_of((run,)))))
-    for system in systems:
-        if system:
-            names = runs(system)
-            files, fused = tuple(trained(file_of((run,))) for run in names), trained(ensemble(system))
-            searched = ("ensemble", *own, "--search", *files, "-o", str(Path(fused).parent))
-            applied = ("ensemble", *own, "--apply", fused, *files, "-o", trained(predictions(system)))
-            chain.append(Step(searched, (manifest, *files), fused))
-            chain.append(Step(applied, (fused, *files), trained(predictions(system))))
-    shown, page = tuple(trained(predictions(system)) for system in systems), trained("report.html")
-    return [*chain, Step(("report", *own, out), (manifest, *shown), page, partial(_page, page, shown))]
 
 
 def runs(system: System) -> tuple[str, ...]:
@@ -120,24 +179,11 @@ def ensemble(system: System) -> str:
     return f"ensemble-{'+'.join(runs(system))}/ensemble.json"
 
 
-def _extracted(manifest: str, cache: str, folder: Path, shards: int) -> list[Progress]:
-    """Of each shard of a manifest the videos whose file is in the cache; of a packed cache all."""
-    videos, place = read_manifest(folder / manifest, files=False).videos, folder / cache
-    there = {video.video_id for video in videos} if place.is_file() else {path.stem for path in place.glob("*.h5")}
-    parts = deal(videos, shards)
-    return [Progress(sum(video.video_id in there for video in part), len(part), "videos") for part in parts]
-
-
-def _head_settings(head: Head, config: Config) -> dict[str, Any]:
-    """What a head's run is recorded with."""
-    once = {"epochs": 1, "warmup": 0.0} if head.name in UNTRAINED else {}
-    seed = config.seed if head.seed is None else head.seed
-    return {**as_plain(config.train_temporal), **once, "head": head.name, "seed": seed}
-
-
-def _weights(config: Config) -> tuple[str, ...]:
-    """What training starts from, where that is a file or folder."""
-    return () if config.finetune.weights in GENERATED else (config.finetune.weights,)
+def videos_left(manifest: Path, cache: Path, shards: int) -> list[tuple[list[Video], list[Video]]]:
+    """The videos of each shard of a manifest, and those that have no file in the cache; a packed one has all."""
+    there = None if cache.is_file() else {path.stem for path in cache.glob("*.h5")}
+    dealt = deal(read_manifest(manifest, files=False).videos, shards)
+    return [(part, [video for video in part if there is not None and video.video_id not in there]) for part in dealt]
 
 
 def _epochs(run: str, total: int) -> Callable[[Path], Progress]:
@@ -147,11 +193,7 @@ def _epochs(run: str, total: int) -> Callable[[Path], Progress]:
 def _page(page: str, shown: Sequence[str], folder: Path) -> Progress:
     """Done where the page is there, and younger than all that it shows."""
     times = [(folder / name).stat().st_mtime_ns if (folder / name).exists() else None for name in (page, *shown)]
-    return Progress(int(None not in times and times[0] == max(times)), 1, "files")
-
-
-def _in(out: str, *parts: str) -> str:
-    return str(Path(out, *parts))
+    return Progress(int(None not in times and times[0] == max(times)), 1, WHOLE)
 
 
 def check_project(folder: Path, config: Config) -> None:
@@ -162,7 +204,7 @@ def check_project(folder: Path, config: Config) -> None:
             raise RunError(f"{folder}: is not empty and holds no {DEFAULT_FILE}; choose another folder")
         return
     before, now = as_plain(load_config(str(file))), as_plain(config)
-    if other := in_words(differences(before, now)):
+    if other := fits.in_words(fits.differences(before, now)):
         raise RunError(f"{folder}: was begun with other settings: {other}; choose another folder, or remove this one")
 
 
@@ -182,19 +224,3 @@ def _set_values(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, A
     """Plain values without the keys that are not set, and by default are not."""
     kept = {k: _set_values(v, defaults[k]) if isinstance(v, dict) else v for k, v in values.items()}
     return {k: v for k, v in kept.items() if v != {} and not (v in (None, []) and v == defaults[k])}
-
-
-def in_words(found: Iterable[tuple[str, Any, Any]]) -> str:
-    """Differences in a sentence's part; empty where there are none."""
-    other = [f"{key} is {value!r} there, {here!r} here" for key, value, here in found]
-    more = [f"and {len(other) - MOST_SHOWN} more"] if len(other) > MOST_SHOWN else []
-    return "; ".join(other[:MOST_SHOWN] + more)
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], section: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The keys of plain values that are another now, with both values."""
-    for key, value in before.items():
-        if isinstance(value, dict):
-            yield from differences(value, now[key], f"{section}{key}.")
-        elif value != now[key]:
-            yield section + key, value, now[key]

@@ -15,8 +15,14 @@ from fercache.runtime.group import ranks
 
 log = logging.getLogger(__name__)
 
-ENDING_S = 30
+ENDING_S = 100
 """How long ranks wait at most for SLURM to end them."""
+ATTEMPTS, PAUSE_S = 6, 10
+"""At having a job queued again: a controller may be busy."""
+MOST_STARTS = 100
+"""Of a job: one that needs more does not get on."""
+OF_A_JOB = ("SLURM_", "SQUEUE_", "SCANCEL_", "SCONTROL_")
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 def queue_again(stop: Stopped) -> None:
@@ -34,15 +40,21 @@ def queue_again(stop: Stopped) -> None:
         return
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # SLURM ends a job that it queues again
-    try:
-        answer = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        problem = answer.stderr.strip() if answer.returncode else None
-    except OSError as error:
-        problem = str(error)
-    if problem is None:
-        log.warning("job %s: is queued again", job)
-    else:
-        log.error("job %s: could not be queued again: scontrol: %s", job, problem)
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1 >= MOST_STARTS:
+        log.error("job %s: is not queued again: it was started %d times already", job, MOST_STARTS)
+        return
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_S)
+        try:
+            answer = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        except OSError as error:
+            log.error("job %s: could not be queued again: scontrol: %s; submit it again", job, error.strerror)
+            return
+        if answer.returncode == 0:
+            log.warning("job %s: is queued again", job)
+            return
+        log.error("job %s: could not be queued again: scontrol: %s", job, " ".join(answer.stderr.split()))
 
 
 def _job_number() -> str | None:
@@ -54,7 +66,7 @@ def _job_number() -> str | None:
 def environment_of_jobs() -> dict[str, str]:
     """The environment for jobs that this process submits: `python` is its own there.
 
-    What SLURM says to the job that it is in itself, if any, is left out.
+    What SLURM says to the job that it is in itself, if any, is left out, and what changes the answers of its commands.
     """
-    own = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+    own = {name: text for name, text in os.environ.items() if not name.startswith(OF_A_JOB) or name in OF_THE_CLUSTER}
     return own | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}

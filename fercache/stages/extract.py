@@ -14,6 +14,7 @@ from fercache import runtime
 from fercache.cache.journal import remove_useless
 from fercache.cache.provenance import begin_record
 from fercache.cache.reader import Cache
+from fercache.cache.rows import FILE_BYTES
 from fercache.config import ExtractConfig
 from fercache.data.shards import Shard
 from fercache.models.backends import device_of
@@ -21,9 +22,6 @@ from fercache.stages.extraction import Extraction, make_extractor, measure
 from fercache.stages.extraction_setup import Setup, prepare_extraction
 
 log = logging.getLogger(__name__)
-
-FILE_BYTES = 6000
-"""Of a video's file beside its rows."""
 
 
 def extract(

@@ -5,6 +5,7 @@ Legend: F present frames of a video.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from fercache import runtime
 from fercache.cache.journal import begun_videos, header_of, journal_path, rows_left
-from fercache.cache.provenance import FILE_NAME, CacheRecord, Provenance, read_record
+from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, Provenance, read_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import Shape
 from fercache.config import ExtractConfig
@@ -110,6 +111,7 @@ def prepare_extraction(
         "batch_size": settings.batch_size or standard,
         "threads": threads,
         "device": device.type,
+        FILE_DIGEST: _file_digest(loaded),
     }
     log.info("backend %s, %s: %s", choice.name, provenance.precision, choice.reason)
     if before:
@@ -201,6 +203,11 @@ def _list_frames(videos: Sequence[Video]) -> list[FrameList]:
             problems += str(error).splitlines()
     raise_problems(problems, DataError)
     return found
+
+
+def _file_digest(loaded: FrameWeights) -> str | None:
+    """SHA-256 of the file that the network came from."""
+    return None if loaded.origin.file is None else hashlib.sha256(loaded.origin.file.read_bytes()).hexdigest()
 
 
 def _shape(loaded: FrameWeights, provenance: Provenance) -> Shape:

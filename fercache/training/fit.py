@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -235,14 +236,13 @@ def measure(plan: Fit, steps: int) -> float:
     """Samples a second that this process learns from, over so many steps behind a first one; nothing is kept."""
     trainer, samples, began = _trainer(plan, 1), 0, 0.0
     plan.network.train()
-    for step, batch in zip(range(steps + 1), plan.batches(0, 0), strict=False):
+    epochs = itertools.chain(plan.batches(0, 0), plan.batches(1, 0))
+    for step, batch in zip(range(steps + 1), epochs, strict=False):
         float(trainer.step(batch, plan.settings.lr, max(1.0, plan.criterion.weight(batch.labels))))
         if step == 0:
             began = time.monotonic()
         else:
             samples += len(batch.index)
-    if not samples:
-        raise RunError(f"there are no {steps + 1} steps in an epoch to measure")
     return samples / (time.monotonic() - began)
 
 

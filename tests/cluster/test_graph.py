@@ -15,9 +15,7 @@ from click.testing import CliRunner
 from fercache.cli import main
 from fercache.cluster.jobs import array, checked, graph, script
 from fercache.cluster.plan import HEADS, NETWORKS
-from fercache.cluster.record import Record, Submitted
-from fercache.cluster.situation import Situation
-from fercache.cluster.slurm import QueuedJob
+from fercache.cluster.record import Record
 from fercache.config import Config, JobConfig, SlurmConfig, load_config
 from fercache.errors import ConfigError, RunError, Stopped
 from fercache.models.frame_network import ARCHITECTURES
@@ -76,7 +74,6 @@ def test_seeds_train_each_head_again_and_fuse_those_of_one():
     assert "train-temporal-gru-seed3" in names and "ensemble-cnn+gru-seed4" in names
     trained = next(job for job in jobs if job.name == "train-temporal-gru-seed4")
     assert trained.step.command == ("train-temporal", "--head", "gru", "--set", "seed=4", "-o", "o/gru-seed4")
-    assert trained.step.settings["seed"] == 4
 
 
 def test_what_a_graph_cannot_do_is_refused_at_once():
@@ -94,7 +91,9 @@ def test_what_a_graph_cannot_do_is_refused_at_once():
         ("{extract: {time: 12:00:00}}", "slurm.extract.time: found 43200, expected text, in quotes"),
         ("{extract: {time: soon}}", "slurm.extract.time: found 'soon', expected as in 90"),
         ("{extract: {memory: 3 GB}}", "slurm.extract.memory: found '3 GB', expected as in 32G"),
-        ("{extract: {flags: [x]}}", "slurm.extract.flags: found ('x',), expected flags of sbatch"),
+        ("{extract: {time: '4'}}", "slurm.extract.time: found '4', expected as in 90 (minutes)"),
+        ("{extract: {time: '0:30'}}", "slurm.extract.time: found '0:30', expected as in 90 (minutes)"),
+        ("{extract: {gpus: 1, ranks: 2}}", "slurm.extract.gpus: found 1, expected 0, or at least one a rank"),
         ("{extract: {gres: 1}}", "unknown key 'slurm.extract.gres'; the keys are nodes, ranks"),
         ("{extract: 3}", "slurm.extract: found 3, expected keys with values"),
         ("{shards: 0}", "slurm.shards: found 0"),
@@ -154,7 +153,10 @@ def test_a_template_stands_where_its_own_lines_count():
     last = script(
         graph(CONFIG, ())[0].__class__("finetune", job.step, several.slurm.finetune, ()), several, "", project.Path("l")
     )
-    assert last.splitlines()[-1] == "exec srun --kill-on-bad-exit=1 --cpus-per-task=8 python -m fercache finetune"
+    assert last.splitlines()[-1] == (
+        'exec srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}'
+        " python -m fercache finetune"
+    )
 
 
 def test_the_plan_says_what_it_takes(folder):
@@ -198,11 +200,13 @@ def test_the_plan_leaves_out_what_is_done(folder):
     (folder / "cache").mkdir()
     for name in ("v0", "v1"):
         (folder / "cache" / f"{name}.h5").touch()
-    (folder / "cnn-validation.h5").touch()
+    (folder / "cnn").mkdir()
+    (folder / "cnn" / "metrics.jsonl").write_text("{}\n" * 10)
     plan = json.loads(call("plan", "--set", "shards=6", "--json").output)
     jobs = {job["name"]: job for job in plan["jobs"]}
     assert (jobs["extract"]["to_submit"], jobs["extract"]["state"]) == (4, "2 of 6 videos")
-    assert (jobs["predict-cnn"]["to_submit"], jobs["predict-cnn"]["command"]) == (0, "")
+    assert (jobs["finetune"]["to_submit"], jobs["finetune"]["command"]) == (0, "")
+    assert plan["disks"][0]["bytes_needed"] == (2048 * 2 + 4 * 7 + 4) * (60 + 10 + 30 + 20) * 2 + 6000 * 4
     assert sum(part["videos_done"] for part in plan["parts"]) == 2
 
 
@@ -246,7 +250,7 @@ def test_another_recipe_than_that_of_what_is_done_is_refused(folder):
     (folder / "cnn" / "metrics.jsonl").write_text("{}\n" * 10)
     answer = call("plan")
     assert answer.exit_code == 1
-    assert "cnn: is done with other settings (lr is 0.1 there, 0.0005 here)" in answer.output
+    assert "cnn: was made otherwise (lr is 0.1 there, 0.0005 here); keep to that, or remove it" in answer.output
     assert call("plan", "--set", "finetune.lr=0.1").exit_code == 0
 
 
@@ -254,34 +258,7 @@ def test_without_slurm_it_is_said(folder, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     answer = call("submit")
     assert answer.exit_code == 1 and "cannot be run: No such file or directory; is this a machine of" in answer.output
-    assert not (folder / "slurm").exists()
-
-
-def test_jobs_that_wait_for_what_has_failed_are_replaced(folder):
-    """Finetune and one of three shards are done; of the others one runs, and one is neither done nor in the queue."""
-    jobs = graph(load_config(None, "slurm", ["shards=3", "manifest=m.csv", "cache=cache", "out=."]), ())
-    (folder / "cnn").mkdir()
-    (folder / "cnn" / "metrics.jsonl").write_text("{}\n" * 10)
-    (folder / "cache").mkdir()
-    (folder / "cache" / "v0.h5").touch()
-    sent = [
-        Submitted("finetune", 1, (0,), None, (), 1),
-        Submitted("extract", 2, (1, 2, 3), 3, (1,), 1),
-        Submitted("train-temporal-gru", 3, (0,), None, (2,), 1),
-        Submitted("predict-gru", 4, (0,), None, (3,), 1),
-    ]
-    running = QueuedJob(2, 3, "RUNNING", "n1")
-    waiting = [QueuedJob(number, None, "PENDING", "Dependency") for number in (3, 4)]
-    record = Record(folder / "slurm" / "jobs.json").written(sent)
-    found = Situation(jobs, folder, Record.read(folder), [running, *waiting])
-    assert record.jobs == Record.read(folder).jobs == tuple(sent)
-    assert (found.left["finetune"], found.left["extract"], found.lost("extract")) == ((), (2, 3), (2,))
-    assert found.dead == {3, 4} and found.lost("train-temporal-gru") == (0,)
-    both = [running, QueuedJob(2, 2, "PENDING", "Resources"), *waiting]
-    found = Situation(jobs, folder, record, both)
-    assert found.dead == set() and found.lost("extract") == found.lost("train-temporal-gru") == ()
-    never = [running, both[1], QueuedJob(3, None, "PENDING", "DependencyNeverSatisfied"), waiting[1]]
-    assert Situation(jobs, folder, record, never).dead == {3, 4}
+    assert [path.name for path in (folder / "slurm").iterdir()] == [".lock"]
 
 
 def test_a_broken_record_is_named(folder):

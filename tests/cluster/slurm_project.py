@@ -1,19 +1,13 @@
-"""A cluster, and a small project to put on it."""
+"""A small project on a SLURM cluster."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-
-import pytest
-from lab import PATH, cluster, missing
 
 CONFIG = """
 task: expr
@@ -38,35 +32,6 @@ LONGEST_S = 240
 """That anything on the cluster may take in a test."""
 
 
-@pytest.fixture(scope="session")
-def environment():
-    """What commands need to reach a cluster: the one that SLURM_CONF names, else one of our own."""
-    own = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{PATH}"}
-    for name in list(own):
-        if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF":
-            del own[name]
-    if "SLURM_CONF" in own:
-        yield own
-        return
-    if lacking := missing():
-        pytest.skip(f"SLURM is not there: {', '.join(lacking)} (Debian: slurmctld slurmd slurm-client munge)")
-    # Sockets need a short path.
-    folder = Path(tempfile.mkdtemp(prefix="fercache-slurm-", dir="/tmp"))
-    folder.rmdir()
-    with cluster(folder) as conf:
-        yield {**own, "SLURM_CONF": str(conf)}
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """A folder with drawn faces, their manifest and a config."""
-    folder = tmp_path_factory.mktemp("drawn")
-    (folder / "fercache.yaml").write_text(CONFIG)
-    for command in (("synth", "data"), ("manifest", "affwild2", "data", "--lengths", "data/lengths.csv")):
-        subprocess.run([sys.executable, "-m", "fercache", *command], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
 class Project:
     """A project folder, and what is asked of the cluster from there."""
 
@@ -84,9 +49,16 @@ class Project:
         return self.run(sys.executable, "-m", "fercache", *command, check=check)
 
     def queue(self) -> dict[str, str]:
-        """State of each job and task that waits or runs, by number."""
-        lines = self.run("squeue", "--noheader", "--array", "--format=%i %T").stdout.splitlines()
-        return dict(line.split() for line in lines)
+        """State of each of its jobs and tasks that waits or runs, by number."""
+        lines = self.run("squeue", "--noheader", "--array", "--format=%i %T %Z").stdout.splitlines()
+        found = (line.split(maxsplit=2) for line in lines)
+        return {number: state for number, state, folder in found if folder == str(self.folder)}
+
+    def cancel(self) -> None:
+        """Take all of its jobs out of the queue."""
+        numbers = self.queue()
+        if numbers:
+            self.run("scancel", *numbers, check=False)
 
     def wait(self, what, done) -> None:
         """Wait until `done` says so."""
@@ -124,24 +96,3 @@ class Project:
     def logs(self) -> str:
         """All that its jobs have said."""
         return "\n".join(f"{path}:\n{path.read_text()}" for path in sorted(self.folder.glob("logs/*/*.log")))
-
-
-@pytest.fixture
-def new_project(drawn, environment, tmp_path):
-    """Makes projects on the cluster, of which nothing is done; afterwards none of their jobs is left."""
-    made = []
-
-    def make(name: str = "project") -> Project:
-        shutil.copytree(drawn, tmp_path / name)
-        made.append(Project(tmp_path / name, environment))
-        return made[-1]
-
-    yield make
-    for one in made[:1]:
-        one.run("scancel", "--me", check=False)
-        one.drain()
-
-
-@pytest.fixture
-def project(new_project):
-    return new_project()
