@@ -42,7 +42,7 @@ class Stopped(Exception):
     def __init__(self, signal: str) -> None:
         super().__init__(signal)
         self.signal = signal
-        """Its name, as SIGTERM."""
+        """Its name, as SIGTERM, where it is known."""
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:

@@ -67,7 +67,7 @@ class Record:
     @property
     def mark(self) -> str:
         """What the names of this project's jobs end in."""
-        return "fercache-" + hashlib.sha256(os.fsencode(self.path.absolute())).hexdigest()[:8]
+        return "fercache-" + hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
 
     def folder(self, submission: int) -> Path:
         """Where the config and the scripts of a submission are."""

@@ -71,9 +71,10 @@ class Project:
         """Wait until none of its jobs is left."""
         self.wait("jobs to end", lambda: not self.queue())
 
-    def status(self) -> dict[str, dict]:
+    def status(self, *options: str) -> dict[str, dict]:
         """What is said of each job."""
-        return {job["name"]: job for job in json.loads(self.fercache("slurm", "status", "--json").stdout)["jobs"]}
+        told = json.loads(self.fercache("slurm", "status", "--json", *options).stdout)
+        return {job["name"]: job for job in told["jobs"]}
 
     def submit(self, *options: str) -> dict[str, int]:
         """Submit what is missing; the jobs' numbers by name."""

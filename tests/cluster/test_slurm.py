@@ -306,7 +306,7 @@ def test_two_nodes_train_one_network(new_project):
     killed = time.monotonic()
     project.drain()
     assert time.monotonic() - killed < 60
-    assert project.status()["finetune"]["state"] == "failed"
+    assert project.status(*recipe)["finetune"]["state"] == "failed"
     project.submit(*sets)
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     alone.environment = {**alone.environment, "SLURM_CPUS_PER_TASK": "2"}  # one for each rank
@@ -340,7 +340,9 @@ def test_a_stage_that_fails_says_why_and_only_what_is_missing_is_done_again(proj
     options = ("--set", "heads=[gru]")
     status = json.loads(project.fercache("slurm", "status", *options, "--json").stdout)
     jobs = {job["name"]: job for job in status["jobs"]}
-    states = dict.fromkeys(("finetune", "extract", "predict-cnn"), "done") | {"train-temporal-gru": "failed"}
+    states = dict.fromkeys(("finetune", "extract"), "done") | dict.fromkeys(
+        ("train-temporal-gru", "predict-cnn"), "failed"
+    )
     assert {name: job["state"] for name, job in jobs.items()} == dict.fromkeys(jobs, "blocked") | states
     (failure,) = jobs["train-temporal-gru"]["failures"]
     assert "Error: m.csv: line" in failure["cause"] and f"the label file data/{away.name}" not in failure["cause"]
