@@ -19,18 +19,8 @@ LEAD_S = 120
 """How long before its time is up a job is told to save."""
 LOGS = "logs"
 RESERVED = (
-    *(
-        "--dependency",
-        "--array",
-        "--parsable",
-        "--wrap",
-        "--chdir",
-        "--clusters",
-        "--job-name",
-        "--test-only",
-        "--wait",
-    ),
-    *("--nodes", "--ntasks", "--ntasks-per-node", "--kill-on-invalid-dep", "--no-requeue", "--wait"),
+    *("--dependency", "--array", "--nodes", "--ntasks", "--ntasks-per-node", "--chdir", "--clusters", "--job-name"),
+    *("--kill-on-invalid-dep", "--no-requeue", "--parsable", "--test-only", "--wait", "--wrap"),
 )
 """Flags of sbatch, which takes their beginnings for them, too, that would make another graph of it."""
 RESERVED_LETTERS = ("-d", "-a", "-D", "-M", "-J", "-N", "-n", "-W")
@@ -197,9 +187,7 @@ def check_flags(where: str, words: Sequence[str]) -> None:
         name = word.partition("=")[0]
         if not re.match("-.", word):
             problems.append(f"{where}: found {word!r}, expected a flag of sbatch, with its value as in --partition=gpu")
-        elif any(name.startswith(short) for short in RESERVED_LETTERS if not name.startswith("--")) or (
-            len(name) > 3 and any(flag.startswith(name) for flag in RESERVED)
-        ):
+        elif name.startswith(RESERVED_LETTERS) or (len(name) > 3 and any(flag.startswith(name) for flag in RESERVED)):
             problems.append(f"{where}: found {word!r}, which the graph sets itself, from slurm.STAGE and slurm.shards")
     raise_problems(problems, ConfigError)
 

@@ -64,7 +64,7 @@ class Prepared:
 
     def flags_of(self, job: Job) -> list[str]:
         """The flags of sbatch, without the dependency."""
-        more = [*self.stage_flags.get(job.section, ()), *self.flags]
+        more = [*self.flags, *self.stage_flags.get(job.section, ())]
         found = flags(job, self.config, self.logs, self.situation.record.mark, more)
         if job.shards is not None:
             found.insert(0, array(self.situation.to_submit(job.name), self.config.slurm.at_once))

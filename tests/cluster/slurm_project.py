@@ -28,7 +28,7 @@ slurm:
   ensemble: {cpus: 1}
   report: {cpus: 1}
 """
-LONGEST_S = 240
+LONGEST_S = 400
 """That anything on the cluster may take in a test."""
 
 

@@ -171,7 +171,7 @@ def test_the_plan_says_what_it_takes(folder):
     assert words[:4] == ["sbatch", "--parsable", "--dependency=afterok:<finetune>", "--array=1-2"]
     for flag in ("--requeue", "--open-mode=append", "--signal=B:USR1@120", "--kill-on-invalid-dep=yes", "--time=90"):
         assert flag in words
-    assert words[-4:] == ["--qos=a", "--qos=b", "--account=me", "slurm/1/extract.sh"]
+    assert words[-4:] == ["--qos=a", "--account=me", "--qos=b", "slurm/1/extract.sh"]
     assert "exec python -m fercache extract -c slurm/1/config.yaml" in jobs["extract"]["script"]
     cache = plan["disks"][0]
     assert cache["bytes_needed"] == (2048 * 2 + 4 * 7 + 4) * (260 + 100 + 60) + 6000 * 6
