@@ -29,6 +29,10 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor features (x86, Arm) with which bf16 products are faster than float32's."""
 
 
+_kept = False
+"""Whether freed memory is kept."""
+
+
 def thread_count(wanted: int | None) -> int:
     """`wanted`, or this rank's share of SLURM_CPUS_PER_TASK, or of the cores this process may use."""
     return wanted or max(1, (_slurm_threads() or len(os.sched_getaffinity(0))) // ranks().on_this_machine)
@@ -49,8 +53,13 @@ def keep_freed_memory(keep: bool = True) -> None:
     A pass of a network on a processor frees and asks for gigabytes; to have each small page taken anew and zeroed
     costs a fifth of the time. The large pages, on Linux, also keep glibc's heap from growing by a batch's input at each
     pass. To be called before torch's first large request; nothing is done where the C library is not glibc. Training
-    does without, since its gradients would then differ in their last bits from run to run; False undoes it.
+    does without, since its gradients would then differ in their last bits from run to run; False undoes it, and leaves
+    glibc alone where it was not asked for: any setting ends its own choice of what is large, which serves well.
     """
+    global _kept
+    if not keep and not _kept:
+        return
+    _kept = keep
     if keep:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
