@@ -167,7 +167,7 @@ def _work(job: Job, config: Config, data: Manifest, left: Sequence[Sequence[Vide
     if job.section == "finetune":
         return [epochs * (train / first.every_nth_frame + validation)]
     if job.section == "train_temporal":
-        trained = 0 if job.step.command[-1] in project.UNTRAINED else train / second.stride
+        trained = 0 if set(project.UNTRAINED) & set(job.step.command) else train / second.stride
         return [epochs * (trained + validation)]
     return [_frames(part) for part in left] if job.section == "extract" else [0.0]
 

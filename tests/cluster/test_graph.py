@@ -180,6 +180,14 @@ def test_the_plan_says_what_it_takes(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["fercache.yaml", "m.csv"]
 
 
+@pytest.mark.parametrize("seeds", ["[]", "[0]"])
+def test_a_head_in_which_nothing_is_trained_is_planned_as_one_look_at_the_validation(folder, seeds):
+    sets = ("heads=[mean]", f"seeds={seeds}", "train_temporal={frames_per_s: 10}")
+    plan = json.loads(call("plan", *(word for text in sets for word in ("--set", text)), "--json").output)
+    (hours,) = [job["hours"] for job in plan["jobs"] if job["name"].startswith("train-temporal")]
+    assert hours == pytest.approx((40 + 30) / 3 / 10 / 3600)
+
+
 def test_the_plan_measures_a_few_batches(small_root, tmp_path, monkeypatch):
     """Of each stage, on the frames themselves, and writes nothing."""
     monkeypatch.chdir(tmp_path)
