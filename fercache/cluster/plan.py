@@ -206,8 +206,8 @@ def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[Di
     heads = [per * size.embedding_dim + rest for per, rest in map(HEADS.__getitem__, config.slurm.heads)]
     numbers = size.numbers + sum(heads) * max(1, len(config.slurm.seeds))
     # best.pt has them once, last.pt twice, and while it is written there are two of it.
-    wanted = {"cache": (str(config.cache), cache), "out": (str(config.out), 4 * numbers * 5)}
-    return tuple(Disk(folder, needed, *_free(Path(folder))) for folder, needed in wanted.values())
+    wanted = ((str(config.cache), cache), (str(config.out), 4 * numbers * 5))
+    return tuple(Disk(folder, needed, *_free(Path(folder))) for folder, needed in wanted)
 
 
 def _free(folder: Path) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +105,8 @@ def submit(config: Config, given: Given, command: str) -> str:
     missing, as `status` says later. Raises as `prepare`; FercacheError where a job is refused: those before it are
     cancelled then.
     """
-    record = Record.read(Path(str(config.out))) if config.out is not None else None
-    with record.alone() if record else nullcontext(), runtime.stop_signals() as stop:
+    config = checked(config)
+    with Record.read(Path(str(config.out))).alone(), runtime.stop_signals() as stop:
         prepared = prepare(config, given)
         situation = prepared.situation
         slurm.check_arrays([job.shards for job in prepared.jobs if job.shards])

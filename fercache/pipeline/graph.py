@@ -52,7 +52,6 @@ class Step:
     """How far it is in the pipeline's folder, where its output is there before it is done; None: it appears whole."""
     parts: Callable[[Path, int], list[Progress]] | None = None
     """How far each of so many parts is, where `--shard` runs it in parts."""
-
     unfit: Callable[[Path], str | None] = lambda _folder: None
     """Why what is there of its output is not what the command would make: by other settings, or from something else."""
 
@@ -89,8 +88,7 @@ def run_steps(steps: Sequence[Step], folder: Path) -> None:
                 raise FercacheError(f"{step.words()}: {', '.join(missing)} is missing in {folder}")
             log.info("$ %s", step.words())
             status = _run(step.command, folder, stop)
-            # A command that has no way to stop ends at the signal itself, with a status of its own.
-            stop.check()
+            stop.check()  # names the signal, where it came here
             if status == Stopped.EXIT_STATUS:
                 raise Stopped("a signal")
             if status:
