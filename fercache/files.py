@@ -112,6 +112,11 @@ def check_folder_target(folder: Path) -> None:
         raise FercacheError(f"{file}: is a file, expected a folder")
 
 
+def nearest(folder: Path) -> Path:
+    """The folder, or the one above it that exists already: on whose disk it is or will be."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
 def contents(folder: Path) -> list[str]:
     """Names in `folder`, [] where it does not exist; what a kill left half written does not count."""
     check_folder_target(folder)

@@ -18,6 +18,7 @@ from fercache.config import Config, JobConfig
 from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
+from fercache.files import nearest
 from fercache.pipeline import project
 
 PATIENCE_S = 2.0
@@ -212,7 +213,7 @@ def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[Di
 
 def _free(folder: Path) -> tuple[int, int]:
     """Bytes that are free where a folder is or will be, and the number of that disk."""
-    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    place = nearest(folder)
     return shutil.disk_usage(place).free, place.stat().st_dev
 
 

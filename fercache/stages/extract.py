@@ -17,6 +17,7 @@ from fercache.cache.reader import Cache
 from fercache.cache.rows import FILE_BYTES
 from fercache.config import ExtractConfig
 from fercache.data.shards import Shard
+from fercache.files import nearest
 from fercache.models.backends import device_of
 from fercache.stages.extraction import Extraction, make_extractor, measure
 from fercache.stages.extraction_setup import Setup, prepare_extraction
@@ -131,8 +132,7 @@ def _bytes_needed(setup: Setup) -> int:
 
 
 def _bytes_free(cache: Path) -> int:
-    folder = next(place for place in (cache.absolute(), *cache.absolute().parents) if place.exists())
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(nearest(cache)).free
 
 
 def _duration(seconds: float) -> str:
