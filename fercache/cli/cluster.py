@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fercache.cli.options import PATH, Command, config_options, read_config
+
+if TYPE_CHECKING:
+    from fercache.cluster.submit import Given
 
 
 @click.group("slurm")
@@ -38,7 +41,7 @@ def submission_options(command: Command) -> Command:
 json_option = click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 
 
-def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]) -> Any:  # noqa: ANN401 - imported late
+def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]) -> Given:
     from fercache.cluster.submit import Given
 
     names = [name.strip() for name in stages.split(",")] if stages else []
