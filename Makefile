@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # CI and benchmarks choose another folder or another config here.
 DEMO_ARGS ?=
 # Tests run in as many processes as there are cores, up to eight.
-TEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile
+TEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test lint clean
 
