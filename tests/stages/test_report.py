@@ -253,6 +253,7 @@ document.getElementById("page").onload = event => {{
     images: images.length, decoded: images.filter(i => i.naturalWidth > 0).length,
     drawings: drawings.length, seen: drawings.filter(d => d.getBoundingClientRect().height > 50).length,
     smallest: Math.min(...sizes), inside: texts.every(Boolean),
+    headings: Math.max(...[...inside.querySelectorAll("caption")].map(c => c.getBoundingClientRect().right)),
     asked: view.performance.getEntriesByType("resource").map(r => r.name).filter(n => !n.startsWith("data:")),
   }});
 }};
@@ -280,6 +281,7 @@ def test_a_browser_shows_all_of_it_on_any_screen(tmp_path, width, models):
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL)[1]))
     assert found["width"] <= found["client"], "the page is wider than the screen"
+    assert found["headings"] <= found["client"], "a table's heading is wider than the screen"
     assert found["images"] == found["decoded"] == page.count("<img ")
     assert found["drawings"] == found["seen"] == page.count("<svg ")
     assert found["smallest"] >= 10 and found["inside"] and found["asked"] == []

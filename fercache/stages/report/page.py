@@ -27,9 +27,10 @@ h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
 h4 { margin: .6rem 0 .1rem; grid-column: 1 / -1; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; max-width: calc(100vw - 2rem); }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; }
 th[scope=row], th:first-child { text-align: left; font-weight: 500; }
+@media (max-width: 40rem) { th[scope=row] { white-space: normal; min-width: 7rem; } }
 thead th { border-bottom: 1px solid #666; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; flex: 1 1 17rem; max-width: 26rem; }
