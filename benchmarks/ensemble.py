@@ -2,8 +2,7 @@
 
 search: seconds for the whole simplex of three models in steps of .01 (5,151 points), 300,000 frames of 7 classes whose
 winners agree on 80 to 90 % of frames, beside `rivals.obvious_search` (extrapolated from 200 points). Fresh processes in
-turn; peak
-memory is that of the whole process, the probabilities (50 MB) included.
+turn; peak memory is that of the whole process, the probabilities (50 MB) included.
 
 brute: the confusion matrices of every point against argmax at every point, on random and realistic cases.
 

@@ -68,11 +68,27 @@ def grid_confusions(probability: np.ndarray, labels: np.ndarray, steps: int) -> 
 
     probability: float64 (M, N, C), two or more models; labels: int (N,), from 0.
     """
-    models, _, classes = probability.shape
+    by_class = np.ascontiguousarray(probability.transpose(0, 2, 1))
+    return _covered(np.zeros(by_class.shape[1:]), by_class, labels, steps)
+
+
+def grid_detections(probability: np.ndarray, present: np.ndarray, threshold: float, steps: int) -> np.ndarray:
+    """What is present x what is decided to be, at each point of `simplex(M, steps)`: int64 (P, 2, 2).
+
+    probability: float64 (M, N), two or more models, decided to be present above the threshold; present: bool (N,).
+    """
+    nothing = np.zeros_like(probability)
+    # The threshold is a class that all weights leave as it is; it wins a tie.
+    against = np.stack([np.full(nothing.shape[1], threshold), nothing[0]])
+    return _covered(against, np.stack([nothing, probability], axis=1), present, steps)
+
+
+def _covered(base: np.ndarray, by_class: np.ndarray, labels: np.ndarray, steps: int) -> np.ndarray:
+    """Labels x winners at each point, (P, C, C), of scores `base` (C, N) and the weighted ones of models (M, C, N)."""
+    models, classes, _ = by_class.shape
     changes = np.zeros((point_count(models, steps) + 1, classes**2), np.int64)
-    by_class = list(np.ascontiguousarray(probability.transpose(0, 2, 1)))
     row = labels.astype(np.int64) * classes
-    _Cover(steps, changes).part(_Frames(np.zeros(by_class[0].shape), by_class, row), 0, steps)
+    _Cover(steps, changes).part(_Frames(base, list(by_class), row), 0, steps)
     return np.cumsum(changes[:-1], axis=0).reshape(-1, classes, classes)
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fercache.scoring.grid import crossings, fuse, grid_confusions, leads, simplex, winners
+from fercache.scoring.grid import crossings, fuse, grid_confusions, grid_detections, leads, simplex, winners
 from fercache.scoring.metrics import THRESHOLD, score_of_counts
 from fercache.scoring.thresholds import Units, best_thresholds, grid_bounds
 from fercache.tasks import Task
@@ -124,9 +124,11 @@ class ManyOfMany:
 
     def grid(self, steps: int) -> np.ndarray:
         """At the points of `simplex(M, steps)`, (P,): exact at those that may be the best, a lower bound elsewhere."""
-        points = simplex(self.models, steps)
         if not self.thresholds:
-            return np.array([self.score(weights) for weights in points])
+            units = range(self.probability.shape[2])
+            found = np.stack([self._detections(unit, steps) for unit in units], axis=1)  # (P, C, 2, 2)
+            return self.units.worth(found[..., 1, 1], found[..., 0, 1]).sum(axis=1)
+        points = simplex(self.models, steps)
         scores, high = grid_bounds(self.units, self.probability, steps)
         best = scores.max()
         for place in high.argsort()[::-1]:
@@ -154,6 +156,11 @@ class ManyOfMany:
         right = _from(begun[0], is_unit * (grows * present)[:, None])
         false = _from(begun[1], is_unit * (grows * ~present)[:, None])
         return place, self.units.worth(right, false).sum(axis=1)
+
+    def _detections(self, unit: int, steps: int) -> np.ndarray:
+        """Frames that have a unit or not x that are decided to, at each point of the grid, (P, 2, 2)."""
+        counted = self.units.counted[:, unit]
+        return grid_detections(self.probability[:, counted, unit], self.units.present[counted, unit], THRESHOLD, steps)
 
     def _best(self, fused: np.ndarray) -> tuple[np.ndarray, float]:
         """Thresholds and score."""

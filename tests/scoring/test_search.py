@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fercache.scoring import grid as grid_module
-from fercache.scoring.grid import crossings, fuse, grid_confusions, point_count, simplex
+from fercache.scoring.grid import crossings, fuse, grid_confusions, grid_detections, point_count, simplex
 from fercache.scoring.metrics import decide, score
 from fercache.scoring.objectives import objective
 from fercache.scoring.search import refine, search
@@ -68,6 +68,20 @@ def test_every_point_of_the_grid_has_the_confusions_of_argmax(kind, models, seed
     matrices = grid_confusions(p, labels, steps)
     assert len(matrices) == point_count(models, steps) == len(simplex(models, steps))
     np.testing.assert_array_equal(matrices, brute_force(p, labels, steps))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("models", [2, 3, 4])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), frames=st.integers(0, 40))
+def test_every_point_of_the_grid_has_the_detections_of_the_threshold(kind, models, seed, frames):
+    rng = np.random.default_rng(seed)
+    one = rng.random((models, frames, 1))
+    p, present = KINDS[kind](np.concatenate([one, 1 - one], axis=2), rng)[..., 0], rng.random(frames) < 0.3
+    steps = int(rng.choice([1, 3, 10] if models == 4 else [1, 7, 100]))
+    decided = np.stack([fuse(weights, p) > 0.5 for weights in simplex(models, steps)])  # (P, N)
+    expected = [[(decided == which)[:, present == true].sum(axis=1) for which in (0, 1)] for true in (0, 1)]
+    np.testing.assert_array_equal(grid_detections(p, present, 0.5, steps), np.transpose(expected, (2, 0, 1)))
 
 
 def test_realistic_models_at_a_hundredth():
