@@ -272,11 +272,14 @@ def longer(drawn, by_hand, tmp_path_factory):
     """
     lines = (by_hand / "cnn" / "metrics.jsonl").read_text().splitlines()
     epoch = min(json.loads(line)["seconds"] for line in lines)
-    options = ("--set", f"finetune.epochs={math.ceil(90 / epoch)}")
+    epochs = math.ceil(90 / epoch)
+    options = ("--set", f"finetune.epochs={epochs}")
     folder = tmp_path_factory.mktemp("longer") / "project"
     shutil.copytree(drawn, folder)
     run_by_hand(folder, "finetune", *options)
-    return options, results(folder)
+    expected = results(folder)
+    assert len(expected["cnn/metrics"]) == epochs
+    return options, expected
 
 
 def test_a_job_that_gives_way_is_queued_again_by_slurm(project, longer):
