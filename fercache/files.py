@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from fercache.errors import FercacheError
 
@@ -18,6 +21,58 @@ PARTIAL = ".partial"
 OWNER = r"(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)\.[0-9a-f]{8}"
 """In the name of a partial file, before its ending: the process that writes it."""
 DAY_S = 24 * 60 * 60
+MOST_TEXT_BYTES = 1 << 28
+"""Of a text file that is read whole."""
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""What the system answers where a disk takes no more bytes."""
+
+
+def check_regular(path: Path | str) -> int:
+    """The size in bytes of a regular file, links followed; OSError for anything else.
+
+    Reading a pipe or a socket may wait for ever, and a device may have no end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise OSError(errno.EINVAL, f"is {kind}, expected a regular file", str(path))
+    return status.st_size
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """A regular file, opened for reading; OSError where it is another kind of file, or cannot be opened."""
+    check_regular(path)
+    return open(path, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
+    """A regular file of at most `most` bytes; OSError where it is larger, of another kind, or cannot be read."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return content
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a regular file, newlines as they are; OSError as `read_bytes`, UnicodeDecodeError."""
+    return read_bytes(path).decode(encoding)
+
+
+def sha256_of(path: Path | str) -> str:
+    """SHA-256 of a regular file's bytes, read in pieces; OSError as `open_regular`."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -61,6 +116,10 @@ def partial_file(path: Path) -> Iterator[Path]:
         raise FercacheError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         yield temporary
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise FercacheError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -40,12 +40,6 @@ class FercacheGroup(click.Group):
             click.echo(f"{rank_words()}{said}", err=True)
             queue_again(stop)
             ctx.exit(Stopped.EXIT_STATUS)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            said = f"a process that decodes frames has ended, as where memory is short: {error}"
-            click.echo(f"{rank_words()}Error: {said}", err=True)
-            ctx.exit(EXIT_PROBLEM)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise

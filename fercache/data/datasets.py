@@ -1,6 +1,6 @@
-"""Which samples make up a batch, and frames for the loader's processes as torch batches.
+"""Which samples make up a batch, and work done ahead of its use.
 
-Legend: N samples, B batch, H x W pixels of a stored frame.
+Legend: N samples.
 """
 
 from __future__ import annotations
@@ -8,100 +8,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
-
-from fercache.data.frames import decode
-from fercache.errors import DataError
-from fercache.runtime import end_workers_at_exit, ignore_interrupts
+from torch.utils.data import Sampler
 
 MIXED_BLOCKS = 16
 """Blocks whose samples are mixed, where they are shuffled in blocks."""
 Item, Result = TypeVar("Item"), TypeVar("Result")
-Frames = torch.Tensor | list[torch.Tensor]
-"""Frames of a batch: uint8 (B, 3, H, W), RGB; a list of (3, H, W) where their sizes differ."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A frame that could not be decoded, with the sentence that says so."""
-
-    message: str
-
-
-class FrameDataset(Dataset[tuple[int, "torch.Tensor | Failure"]]):
-    """Frames as (index, uint8 (3, H, W) or Failure): the caller decides what a broken one means."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[int, torch.Tensor | Failure]:
-        try:
-            pixels = decode(self.paths[index])
-        except DataError as error:
-            return index, Failure(str(error))
-        return index, torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class FrameBatch:
-    """The frames that could be decoded, and those that could not."""
-
-    index: torch.Tensor
-    """int64 (B,): the frames' places in the dataset."""
-    frames: Frames
-    failures: dict[int, str]
-    """Place in the dataset -> what is wrong."""
-
-    def to(self, device: torch.device) -> Frames:
-        """The frames on a device."""
-        if isinstance(self.frames, list):
-            return [frame.to(device, non_blocking=True) for frame in self.frames]
-        return self.frames.to(device, non_blocking=True)
-
-    def pin_memory(self) -> FrameBatch:
-        """The same in page-locked memory, from which copies to a GPU overlap with its work."""
-        pinned = [f.pin_memory() for f in self.frames] if isinstance(self.frames, list) else self.frames.pin_memory()
-        return FrameBatch(self.index, pinned, self.failures)
-
-
-def collate_frames(items: list[tuple[int, torch.Tensor | Failure]]) -> FrameBatch:
-    """A batch of the dataset's items."""
-    failures = {index: item.message for index, item in items if isinstance(item, Failure)}
-    good = [(index, item) for index, item in items if isinstance(item, torch.Tensor)]
-    frames = [item for _, item in good]
-    same = len({frame.shape for frame in frames}) == 1
-    index = torch.tensor([index for index, _ in good], dtype=torch.int64)
-    if not same:
-        return FrameBatch(index, frames, failures)
-    # Stacked as they lie in memory, channels last, which is much faster; the networks want them so, too.
-    return FrameBatch(index, torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2), failures)
-
-
-def frame_loader(
-    paths: Sequence[str], batches: Iterable[list[int]], workers: int, *, pin: bool = False
-) -> DataLoader[FrameBatch]:
-    """Decoded frames by places in `paths`, a list of them for each batch; `workers` = 0 decodes in this process."""
-    if workers:
-        end_workers_at_exit()
-    return DataLoader(
-        FrameDataset(paths),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate_frames,
-        pin_memory=pin,
-        worker_init_fn=ignore_interrupts,
-        persistent_workers=workers > 0,
-        # The loader's own random numbers choose nothing here; the network's stay untouched.
-        generator=torch.Generator(),
-    )
 
 
 def in_order(places: Sequence[int] | range, batch_size: int) -> list[list[int]]:

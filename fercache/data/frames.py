@@ -5,7 +5,6 @@ A number that is missing is a frame in which no face was found.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from fercache.data.images import read_image
 from fercache.errors import DataError
+from fercache.files import sha256_of
 
-FRAME_NAME = re.compile(r"([0-9]{1,8})\.(?:jpe?g|png)", re.IGNORECASE)
+FRAME_NAME = re.compile(r"([0-9]{1,8})\.(?:jpe?g|png|bmp|webp)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FrameList:
     def digest(self, row: int) -> str:
         """SHA-256 of the bytes of a row's file; "" where it cannot be read."""
         try:
-            return hashlib.sha256(Path(self.path[row]).read_bytes()).hexdigest()
+            return sha256_of(self.path[row])
         except OSError:
             return ""
 
@@ -95,12 +95,5 @@ def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
 
 
 def decode(path: str) -> np.ndarray:
-    """One frame as uint8 (H, W, 3), RGB, 0-255; DataError naming the file where it is no whole image."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        size = os.path.getsize(path)
-        raise DataError(f"{path}: is {'empty' if size == 0 else 'not an image'} ({size} bytes)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: is not a whole image: {error}") from error
+    """One frame as uint8 (H, W, 3), RGB, 0-255; DataError as `read_image`."""
+    return read_image(path).pixels

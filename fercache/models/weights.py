@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import torch
 from torchvision.models import ResNet50_Weights
 
 from fercache.errors import ConfigError, WeightsError
+from fercache.files import sha256_of
 from fercache.models.checkpoint import (
     BACKBONE,
     END_TO_END,
@@ -179,7 +179,7 @@ def save_backbone(path: Path, weights: FrameWeights, source: str) -> None:
     file = weights.origin.file
     made_from = {
         "name": source,
-        "sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": None if file is None else sha256_of(file),
         "format": weights.origin.format,
         "dropped_classes": weights.origin.dropped_classes,
     }

@@ -5,7 +5,6 @@ Each function gives the reason why not, or None. Where nothing is there yet, all
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from fercache.cache.predictions import cache_of
 from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, read_record
 from fercache.cache.reader import Cache
 from fercache.config import ExtractConfig
+from fercache.files import sha256_of
 from fercache.rundir import RunDir
 
 MOST_SHOWN = 4
@@ -24,7 +24,7 @@ Difference = tuple[str, Any, Any]
 
 def run_unfit(run: Path, manifest: Path, settings: Mapping[str, Any], cache: Path | None = None) -> str | None:
     """Of a run: its settings, its manifest, and of a head its cache."""
-    now: dict[str, Any] = {**settings, "manifest_sha256": _digest(manifest)}
+    now: dict[str, Any] = {**settings, "manifest_sha256": sha256_of(manifest)}
     if cache is not None and (record := _record(cache)) is not None:
         now["cache_fingerprint"] = record.provenance.fingerprint
     return _told(run, RunDir(run).changed(now))
@@ -39,7 +39,7 @@ def cache_unfit(cache: Path, network: Path, settings: ExtractConfig) -> str | No
     wanted = [("dtype", made_by.dtype, settings.dtype), ("precision", made_by.precision, settings.precision)]
     wanted.append(("backend", record.noted.get("backend"), settings.backend))
     found = [one for one in wanted if one[2] != "auto" and one[1] != one[2]]
-    if network.exists() and record.noted.get(FILE_DIGEST) not in (None, _digest(network)):
+    if network.exists() and record.noted.get(FILE_DIGEST) not in (None, sha256_of(network)):
         found.append(("network", "another one", str(network)))
     return _told(cache, found)
 
@@ -88,7 +88,3 @@ def _record(cache: Path) -> CacheRecord | None:
     if cache.is_file():
         return Cache(cache).record
     return read_record(cache) if (cache / FILE_NAME).exists() else None
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

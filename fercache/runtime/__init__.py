@@ -7,6 +7,7 @@ answers `--help` without it.
 from fercache.runtime.group import Ranks, process_group, ranks
 from fercache.runtime.job import environment_of_jobs, queue_again
 from fercache.runtime.machine import (
+    SHARED_MEMORY,
     autocast,
     decoding_workers,
     device,
@@ -20,9 +21,17 @@ from fercache.runtime.machine import (
     thread_count,
     use_threads,
 )
-from fercache.runtime.signals import StopFlag, end_workers_at_exit, ignore_interrupts, stop_signals, stops_at_once
+from fercache.runtime.signals import (
+    StopFlag,
+    end_workers_at_exit,
+    ignore_interrupts,
+    keep_child_signal,
+    stop_signals,
+    stops_at_once,
+)
 
 __all__ = [
+    "SHARED_MEMORY",
     "Ranks",
     "StopFlag",
     "autocast",
@@ -33,6 +42,7 @@ __all__ = [
     "environment_of_jobs",
     "has_compiler",
     "ignore_interrupts",
+    "keep_child_signal",
     "keep_freed_memory",
     "process_group",
     "progress",

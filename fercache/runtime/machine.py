@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
+SHARED_MEMORY = "/dev/shm"
+"""Where processes share memory, on Linux."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor features (x86, Arm) with which bf16 products are faster than float32's."""
 

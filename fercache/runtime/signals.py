@@ -6,6 +6,7 @@ import atexit
 import logging
 import multiprocessing.util  # registers its own end first, so that `end_workers_at_exit` comes before it
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -79,6 +80,18 @@ def stops_at_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def keep_child_signal() -> Iterator[None]:
+    """Undo what the block changes about the signal of a child process that ends."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        # Only the main thread may have changed it; None is a handler that Python did not set, and cannot.
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
 
 
 def ignore_interrupts(_worker: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,11 @@ from torch import nn
 
 from fercache import runtime
 from fercache.config import TrainingConfig, as_plain
-from fercache.data.datasets import EpochBatches, frame_loader, in_order, share_of
+from fercache.data.datasets import EpochBatches, in_order, share_of
+from fercache.data.loader import FrameLoader
 from fercache.data.manifest import Manifest
 from fercache.errors import ConfigError, DataError, RunError, raise_problems
+from fercache.files import sha256_of
 from fercache.rundir import RunDir
 from fercache.scoring.metrics import decide, probabilities, score
 from fercache.tasks import Task
@@ -57,7 +58,7 @@ class Job:
             "stage": stage,
             "task": data.task.name,
             "manifest": str(manifest.resolve()),
-            "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+            "manifest_sha256": sha256_of(manifest),
             "seed": self.seed,
             "threads": self.threads,
             "ranks": self.ranks.count,
@@ -106,7 +107,7 @@ def raise_bad_frames(parts: Iterable[Sequence[str]], workers: int | None) -> NoR
     log.warning("a frame cannot be decoded; looking for others")
     problems: list[str] = []
     for paths in parts:
-        for batch in frame_loader(paths, in_order(range(len(paths)), 256), runtime.decoding_workers(workers)):
+        for batch in FrameLoader(paths, in_order(range(len(paths)), 256), runtime.decoding_workers(workers)):
             problems += batch.failures.values()
     raise_problems(problems, DataError)
     raise DataError("a frame could not be decoded, and now all can: were they changed meanwhile?")

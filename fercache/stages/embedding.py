@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.data.datasets import FrameBatch, frame_loader
+from fercache.data.loader import FrameBatch, FrameLoader
 from fercache.models.backends import Embed
 from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import Preprocessing, filled, prepare
@@ -89,7 +89,7 @@ class Extractor:
     def decoded(self, paths: Sequence[str], batches: Iterator[list[int]], workers: int | None) -> Iterator[FrameBatch]:
         """The decoded frames, whose loading begins at once."""
         count = runtime.decoding_workers(workers, self.device)
-        return iter(frame_loader(paths, batches, count, pin=self.device.type == "cuda"))
+        return iter(FrameLoader(paths, batches, count, pin=self.device.type == "cuda"))
 
     def run(self, batches: Iterable[FrameBatch], stop: runtime.StopFlag) -> Iterator[Embedded]:
         """The results of all batches in their order; Stopped behind the last one that was begun.

@@ -5,7 +5,6 @@ Legend: F present frames of a video.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from fercache.data.frames import FrameList
 from fercache.data.manifest import Video, read_manifest
 from fercache.data.shards import Shard, deal, frames_of, imbalance
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
-from fercache.files import contents
+from fercache.files import contents, sha256_of
 from fercache.models.backends import BACKENDS, choose_backend, device_of
 from fercache.models.weights import FrameWeights, load_weights
 
@@ -207,7 +206,7 @@ def _list_frames(videos: Sequence[Video]) -> list[FrameList]:
 
 def _file_digest(loaded: FrameWeights) -> str | None:
     """SHA-256 of the file that the network came from."""
-    return None if loaded.origin.file is None else hashlib.sha256(loaded.origin.file.read_bytes()).hexdigest()
+    return None if loaded.origin.file is None else sha256_of(loaded.origin.file)
 
 
 def _shape(loaded: FrameWeights, provenance: Provenance) -> Shape:

@@ -18,8 +18,8 @@ import torch
 from fercache import runtime
 from fercache.config import FinetuneConfig
 from fercache.data.annotations import class_shares
-from fercache.data.datasets import FrameBatch, frame_loader
 from fercache.data.labelled import LabelledFrames, labelled_frames
+from fercache.data.loader import FrameBatch, FrameLoader
 from fercache.data.manifest import Manifest, read_manifest
 from fercache.errors import ConfigError
 from fercache.models.checkpoint import FRAME
@@ -187,8 +187,8 @@ class _Loaders:
         own = job.share(len(frames["validation"].paths), VALIDATION_BATCH)
         workers, pin = runtime.decoding_workers(settings.workers), self.device.type == "cuda"
         self.loaders = {
-            "train": frame_loader(frames["train"].paths, self.order, workers, pin=pin),
-            "validation": frame_loader(frames["validation"].paths, own, workers, pin=pin),
+            "train": FrameLoader(frames["train"].paths, self.order, workers, pin=pin),
+            "validation": FrameLoader(frames["validation"].paths, own, workers, pin=pin),
         }
 
     def training(self, epoch: int, step: int) -> Iterator[Batch]:

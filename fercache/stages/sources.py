@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 
 from fercache import runtime
 from fercache.cache.mapped import MappedRows
-from fercache.data.datasets import EpochBatches, FrameBatch, ahead, frame_loader
+from fercache.data.datasets import EpochBatches, ahead
+from fercache.data.images import ImageSurvey
+from fercache.data.loader import FrameBatch, FrameLoader
 from fercache.data.time_line import WindowSet
 from fercache.models.preprocessing import Preprocessing, normalise, prepare
 from fercache.models.temporal import IndexedWindows
@@ -100,6 +103,10 @@ class OpenedFrames:
     seed: int
     device: torch.device
 
+    @cached_property
+    def _survey(self) -> ImageSurvey:
+        return ImageSurvey(self.paths)
+
     def training(self, windows: WindowSet, steps: Steps, epoch: int) -> Iterator[WindowBatch]:
         """Over prepared frames, float32 (n, 3, S, S); a frame that stands in two windows is there twice."""
         boxes = None
@@ -128,7 +135,8 @@ class OpenedFrames:
 
     def _decoded(self, batches: Iterable[list[int]]) -> Iterator[FrameBatch]:
         workers = runtime.decoding_workers(self.workers)
-        for batch in frame_loader(self.paths, batches, workers, pin=self.device.type == "cuda"):
+        loader = FrameLoader(self.paths, batches, workers, pin=self.device.type == "cuda", survey=self._survey)
+        for batch in loader:
             if batch.failures:
                 raise_bad_frames(self.every, self.workers)
             yield batch

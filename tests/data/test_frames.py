@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fercache.data.datasets import MIXED_BLOCKS, EpochBatches, ahead, frame_loader, in_blocks, in_order, share_of
+from fercache.data.datasets import MIXED_BLOCKS, EpochBatches, ahead, in_blocks, in_order, share_of
 from fercache.data.frames import FramePaths, JoinedPaths, decode, list_frames
+from fercache.data.loader import FrameLoader
 from fercache.errors import DataError
 
 
@@ -61,7 +62,8 @@ def broken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("cut.jpg", "not a whole image"), ("empty.jpg", "is empty"), ("text.jpg", "not an image")]
+    ("name", "words"),
+    [("cut.jpg", "not a whole image"), ("empty.jpg", "is empty"), ("text.jpg", "is not an image in JPEG")],
 )
 def test_broken_frames_are_named(tmp_path, name, words):
     broken(tmp_path)
@@ -77,7 +79,7 @@ def test_batches_keep_the_order_and_report_broken_frames(tmp_path, workers):
         jpeg(tmp_path / f"{number}.jpg", (number * 40, 0, 0))
         paths.append(str(tmp_path / f"{number}.jpg"))
     (tmp_path / "1.jpg").write_bytes(b"")
-    batches = list(frame_loader(paths, in_order(range(5), 3), workers))
+    batches = list(FrameLoader(paths, in_order(range(5), 3), workers))
     assert [batch.index.tolist() for batch in batches] == [[0, 2], [3, 4]]
     assert [list(batch.failures) for batch in batches] == [[1], []]
     assert batches[1].frames.shape == (2, 3, 48, 48) and batches[1].frames.dtype == torch.uint8
@@ -87,7 +89,7 @@ def test_batches_keep_the_order_and_report_broken_frames(tmp_path, workers):
 def test_frames_of_different_sizes_come_as_a_list(tmp_path):
     jpeg(tmp_path / "1.jpg")
     jpeg(tmp_path / "2.jpg", size=(20, 30))
-    (batch,) = frame_loader([str(tmp_path / "1.jpg"), str(tmp_path / "2.jpg")], [[0, 1]], 0)
+    (batch,) = FrameLoader([str(tmp_path / "1.jpg"), str(tmp_path / "2.jpg")], [[0, 1]], 0)
     assert [tuple(frame.shape) for frame in batch.frames] == [(3, 48, 48), (3, 30, 20)]
 
 

@@ -21,7 +21,8 @@ from fercache.cache.reader import Cache
 from fercache.config import EnsembleConfig, ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.annotations import read_annotation
-from fercache.data.datasets import frame_loader, in_order
+from fercache.data.datasets import in_order
+from fercache.data.loader import FrameLoader
 from fercache.data.manifest import read_manifest, write_manifest
 from fercache.errors import CacheError, ConfigError, DataError, RunError
 from fercache.models.preprocessing import prepare
@@ -91,7 +92,7 @@ def network_logits(project, video_id):
     with torch.inference_mode():
         parts = [
             network(prepare(batch.frames, weights.preprocessing))
-            for batch in frame_loader(video.frames().path, in_order(range(len(video.frames().path)), 1), 0)
+            for batch in FrameLoader(video.frames().path, in_order(range(len(video.frames().path)), 1), 0)
         ]
     return torch.cat(parts).numpy()
 

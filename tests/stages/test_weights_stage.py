@@ -12,7 +12,7 @@ from weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vg
 
 from fercache.cli import main
 from fercache.data.annotations import labelled
-from fercache.data.datasets import frame_loader
+from fercache.data.loader import FrameLoader
 from fercache.data.manifest import read_manifest
 from fercache.errors import DataError
 from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
@@ -253,5 +253,5 @@ def labelled_faces(manifest, split, count):
         paths += [frames.path[place] for place in keep]
         labels += own[keep].tolist()
     places = np.linspace(0, len(paths) - 1, count).astype(int)
-    (batch,) = frame_loader([paths[place] for place in places], [list(range(count))], 0)
+    (batch,) = FrameLoader([paths[place] for place in places], [list(range(count))], 0)
     return list(batch.frames), torch.tensor([labels[place] for place in places])
