@@ -186,8 +186,13 @@ def contents(folder: Path) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8, newlines as given) whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(content)
 
 
 def sync(path: Path) -> None:

@@ -28,8 +28,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fercache.cache.hdf5 import unwritable
 from fercache.cache.provenance import Provenance
-from fercache.cache.rows import Part, Shape, told_as_unwritable
+from fercache.cache.rows import Part, Shape
 from fercache.files import OWNER, PARTIAL, check_target, is_abandoned, partial_path
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Journal:
         content = [struct.pack("<i", len(part.rows)), part.rows.astype("<i4").tobytes(), part.embedding.tobytes()]
         if part.logits is not None:
             content.append(part.logits.tobytes())
-        with told_as_unwritable(self.path):
+        with unwritable(self.path):
             if self._file is None:
                 self._file = self.path.open("x+b", buffering=0)
                 self._write(self.header)
@@ -107,7 +108,7 @@ class Journal:
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
         if self._file is not None:
-            with told_as_unwritable(self.path):
+            with unwritable(self.path):
                 os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 

@@ -13,7 +13,7 @@ import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class MappedRows:
     """
 
     def __init__(self, cache: Cache, video_ids: Sequence[str], name: str = "embedding") -> None:
-        self.video_ids, self._packed = tuple(video_ids), cache.packed
+        self.video_ids = tuple(video_ids)
         dtype = cache.provenance.dtype if name == "embedding" else "float32"
         self.dtype = TYPES[dtype]
         segments, self.first, starts = _find(cache, self.video_ids, name, np.dtype(dtype))
@@ -92,29 +92,6 @@ class MappedRows:
             for start in range(begin, end, BLOCK_ROWS):
                 yield start, self.gather(np.arange(start, min(start + BLOCK_ROWS, end)))
 
-    def check_finite(self, stop: Callable[[], None] = lambda: None) -> None:
-        """Read everything; CacheError with all videos in which a number is not finite. `stop` may raise, to end it."""
-        broken = {}
-        for start, block in self.blocks():
-            stop()
-            # The sum tells in one pass; that it overflows by itself is ruled out by a look at each number.
-            if not block.sum(dtype=torch.float32).isfinite() and not block.isfinite().all():
-                row = int(torch.argmin(block.isfinite().all(dim=1).int()))
-                video = int(np.searchsorted(self.first, start, side="right")) - 1
-                broken.setdefault(self.video_ids[video], start + row - int(self.first[video]))
-        way_out = (
-            "pack the cache anew from whole files"
-            if self._packed
-            else "`fercache cache verify --fix` removes such files, `fercache extract` makes them anew"
-        )
-        raise_problems(
-            [
-                f"video {video_id}: row {row} of its cache has a number that is not finite; {way_out}"
-                for video_id, row in broken.items()
-            ],
-            CacheError,
-        )
-
 
 def _find(
     cache: Cache, video_ids: Sequence[str], name: str, dtype: np.dtype
@@ -128,9 +105,6 @@ def _find(
             with cache.open(video_id) as (file, entry):
                 if path not in segments:
                     segments[path] = _segment(path, file[name], dtype)
-                if file[name].shape[0] < entry.start + entry.count:
-                    found = f"found {file[name].shape[0]} rows, expected {entry.start + entry.count}"
-                    raise CacheError(f"{path}: /{name}: {found} or more for video {video_id}")
         except CacheError as error:
             problems += str(error).splitlines()
             continue
@@ -144,15 +118,7 @@ def _find(
 
 
 def _segment(path: Path, data: h5py.Dataset, dtype: np.dtype) -> _Segment:
-    if data.ndim != 2 or data.dtype != dtype:
-        raise CacheError(f"{path}: {data.name}: found {data.dtype} {data.shape}, expected {dtype} (rows, values)")
-    offset, count = data.id.get_offset(), data.size * dtype.itemsize
-    if count and offset is None:
-        raise CacheError(f"{path}: {data.name}: is chunked or compressed, expected one run of bytes")
-    offset = offset or 0
-    if offset + count > path.stat().st_size:
-        raise CacheError(f"{path}: {data.name}: ends behind the end of the file")
-    return _Segment(path, offset, count, data.shape[1])
+    return _Segment(path, data.id.get_offset() or 0, data.size * dtype.itemsize, data.shape[1])
 
 
 def _map(segments: Sequence[_Segment]) -> tuple[int | None, dict[Path, int]]:

@@ -12,11 +12,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from fercache.cache.hdf5 import reserved
 from fercache.cache.reader import PACKED, TABLE, Cache
 from fercache.cache.rows import DATASETS, Entry, Shape, blocks
 from fercache.cache.verify import check_video
-from fercache.cache.writer import create_datasets, whole_file
+from fercache.cache.writer import create_datasets
 from fercache.errors import CacheError, raise_problems
+
+TABLE_ROW_BYTES = TABLE.itemsize + 512
+"""Of a video in the table, with its id of at most 255 bytes beside it."""
 
 
 def pack(cache: Cache, video_ids: Sequence[str], path: Path) -> None:
@@ -35,13 +39,15 @@ def pack(cache: Cache, video_ids: Sequence[str], path: Path) -> None:
         own = cache.entry(video_id)
         entries.append(replace(own, start=start, skipped_start=skipped))
         start, skipped = start + own.count, skipped + own.skipped_count
-    with whole_file(path) as target:
-        create_datasets(target, _shape(cache, video_ids), start, skipped)
+    shape = _shape(cache, video_ids)
+    table_bytes = TABLE_ROW_BYTES * len(video_ids)
+    with reserved(path, shape.row_bytes * start + 4 * skipped + table_bytes) as target:
+        create_datasets(target, shape, start, skipped)
         for video_id, entry in zip(video_ids, entries, strict=True):
             with cache.open(video_id) as (source, own):
                 _copy(source, own, target, entry)
         rows = [
-            (video_id, e.start, e.count, e.skipped_start, e.skipped_count, e.source, e.checksum)
+            (video_id, e.start, e.count, e.skipped_start, e.skipped_count, e.source, e.checksum, e.checksum_beside)
             for video_id, e in zip(video_ids, entries, strict=True)
         ]
         target["videos"] = np.array(rows, dtype=TABLE)

@@ -5,18 +5,30 @@ Legend: F present frames of a video, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from fercache.cache.hdf5 import check_frames, dataset, in_memory, member, numbers, opened, text
+from fercache.cache.reader import PACKED
+from fercache.cache.rows import all_finite
 from fercache.errors import CacheError, raise_problems
-from fercache.files import check_target, replacing
+from fercache.files import check_target
 from fercache.tasks import TASKS, Task
 
-FORMAT = "fercache-predictions 1"
+log = logging.getLogger(__name__)
+
+FORMAT = "fercache-predictions 2"
+FORMAT_BEFORE = "fercache-predictions 1"
+"""Which had no checksum."""
+SELECTIONS = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Predictions:
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a predictions file whole or not at all."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with in_memory(path) as file:
         file.attrs.update(
             format=FORMAT,
             task=predictions.task.name,
@@ -60,73 +72,128 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             model=predictions.model,
             cache=predictions.cache,
             select=predictions.select,
-            train_prior=predictions.train_prior,
+            train_prior=np.asarray(predictions.train_prior, np.float64),
+            checksum=content_checksum(predictions),
         )
         if predictions.chosen_on is not None:
             file.attrs["chosen_on"] = predictions.chosen_on
         if predictions.thresholds is not None:
-            file.attrs["thresholds"] = predictions.thresholds
+            file.attrs["thresholds"] = np.asarray(predictions.thresholds, np.float64)
         for video_id, video in predictions.videos.items():
             group = file.create_group(video_id)
             group["frame"] = video.frame.astype(np.int32)
             group["logits"] = video.logits.astype(np.float32)
 
 
+def content_checksum(predictions: Predictions) -> str:
+    """SHA-256 over everything that a predictions file says, the videos by name."""
+    thresholds = predictions.thresholds
+    header = {
+        "task": predictions.task.name,
+        "split": predictions.split,
+        "model": predictions.model,
+        "cache": predictions.cache,
+        "select": predictions.select,
+        "chosen_on": predictions.chosen_on,
+        "train_prior": np.asarray(predictions.train_prior, np.float64).tolist(),
+        "thresholds": None if thresholds is None else np.asarray(thresholds, np.float64).tolist(),
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for video_id in sorted(predictions.videos):
+        video = predictions.videos[video_id]
+        digest.update(json.dumps([video_id, len(video.frame), *video.logits.shape]).encode())
+        digest.update(np.ascontiguousarray(video.frame, np.int32))
+        digest.update(np.ascontiguousarray(video.logits, np.float32))
+    return digest.hexdigest()
+
+
 def cache_of(path: Path) -> str:
     """The fingerprint of the cache that predictions were read from, as in `Predictions`; CacheError if it is none."""
-    try:
-        with h5py.File(path, "r") as file:
-            return str(file.attrs["cache"])
-    except (OSError, KeyError) as error:
-        raise CacheError(f"{path}: is no predictions file: {error}") from error
+    with _predictions_file(path) as file:
+        return text(path, file, "cache")
 
 
 def list_predictions(folder: Path, split: str) -> list[Path]:
-    """The predictions files of a split in `folder`, by name; other HDF5 files are passed over."""
-    found = []
+    """The predictions files of a split in `folder`, by name; packed caches are passed over, other files warned of."""
+    paths = []
     for path in sorted(folder.glob("*.h5")):
-        try:
-            with h5py.File(path, "r") as file:
-                if file.attrs.get("format") == FORMAT and file.attrs.get("split") == split:
-                    found.append(path)
-        except OSError as error:
-            raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
-    return found
+        with opened(path) as file:
+            kind = text(path, file, "format", "")
+        if kind in (FORMAT, FORMAT_BEFORE):
+            paths += [path] if read_predictions(path).split == split else []
+        elif kind != PACKED:
+            log.warning("%s: has the format %r, which is not known here: passed over", path, kind)
+    return paths
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in `path`; CacheError naming the file where it is no such file or was damaged."""
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
-            kept = {key: file.attrs[key] for key in ("split", "model", "cache", "select", "train_prior")}
-            kept |= {key: file.attrs.get(key) for key in ("chosen_on", "thresholds")}
-            task = TASKS[file.attrs["task"]]
-            videos = {name: VideoPredictions(group["frame"][:], group["logits"][:]) for name, group in file.items()}
-    except FileNotFoundError as error:
-        raise CacheError(f"{path}: no such predictions file") from error
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path}: is damaged or no HDF5 file: {error}") from error
-    found = Predictions(task=task, videos=videos, **kept)
-    raise_problems([f"{path}: {problem}" for problem in _problems(found)], CacheError)
-    return found
+    """The predictions in `path`; CacheError naming the file where it is no such file, or was changed or damaged."""
+    with _predictions_file(path) as file:
+        name = text(path, file, "task")
+        if name not in TASKS:
+            raise CacheError(f"{path}: is of task {name!r}, expected one of {', '.join(TASKS)}")
+        classes = len(TASKS[name].classes)
+        has_thresholds = "thresholds" in file.attrs
+        predictions = Predictions(
+            task=TASKS[name],
+            split=text(path, file, "split"),
+            model=text(path, file, "model"),
+            cache=text(path, file, "cache"),
+            select=text(path, file, "select"),
+            train_prior=numbers(path, file, "train_prior", (classes,)),
+            videos={video_id: _read_video(path, file, video_id, classes) for video_id in file},
+            chosen_on=text(path, file, "chosen_on") if "chosen_on" in file.attrs else None,
+            thresholds=numbers(path, file, "thresholds", (classes,)) if has_thresholds else None,
+        )
+        checksum = text(path, file, "checksum")
+    raise_problems([f"{path}: {problem}" for problem in _problems(predictions)], CacheError)
+    if checksum != content_checksum(predictions):
+        raise CacheError(
+            f"{path}: was changed or damaged since it was written: its content has another checksum than it records;"
+            " predict again"
+        )
+    return predictions
 
 
-def _problems(found: Predictions) -> list[str]:
+@contextmanager
+def _predictions_file(path: Path) -> Iterator[h5py.File]:
+    """The open file, of this format."""
+    if not path.exists():
+        raise CacheError(f"{path}: no such predictions file")
+    with opened(path) as file:
+        kind = text(path, file, "format", "")
+        if kind == FORMAT_BEFORE:
+            raise CacheError(f"{path}: is from an earlier version, which recorded no checksum; predict again")
+        if kind != FORMAT:
+            raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
+        yield file
+
+
+def _read_video(path: Path, file: h5py.File, video_id: str, classes: int) -> VideoPredictions:
+    group = member(path, file, video_id, h5py.Group)
+    frame = dataset(path, group, "frame", "int32", (None,))
+    logits = dataset(path, group, "logits", "float32", (len(frame), classes))
+    return VideoPredictions(frame[:], logits[:])
+
+
+def _problems(predictions: Predictions) -> list[str]:
     """What a predictions file may not hold."""
-    classes = len(found.task.classes)
     problems = []
-    if found.train_prior.shape != (classes,):
-        problems.append(f"train_prior: found shape {found.train_prior.shape}, expected {(classes,)}")
-    given = found.thresholds
-    if given is not None and (given.shape != (classes,) or not ((given >= 0) & (given <= 1)).all()):
-        problems.append(f"thresholds: found {given}, expected {classes} from 0 to 1")
-    for video_id, video in found.videos.items():
-        if (np.diff(video.frame, prepend=0) < 1).any():
-            problems.append(f"video {video_id}: the frames are not ascending from 1")
-        if video.logits.shape != (len(video.frame), classes) or not np.isfinite(video.logits).all():
-            problems.append(f"video {video_id}: expected finite logits {(len(video.frame), classes)}")
+    if predictions.select not in SELECTIONS:
+        problems.append(f"select: found {predictions.select!r}, expected one of {', '.join(SELECTIONS)}")
+    shares = [("train_prior", predictions.train_prior), ("thresholds", predictions.thresholds)]
+    problems += [
+        f"{name}: found {values.tolist()}, expected numbers from 0 to 1"
+        for name, values in shares
+        if values is not None and not ((values >= 0) & (values <= 1)).all()
+    ]
+    for video_id, video in predictions.videos.items():
+        try:
+            check_frames(f"video {video_id}", video.frame)
+        except CacheError as error:
+            problems.append(str(error))
+        if not all_finite(video.logits):
+            problems.append(f"video {video_id}: has logits that are not finite")
     return problems
 
 

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from fercache.errors import CacheError
-from fercache.files import write_text_once
+from fercache.files import read_bytes, write_text_once
 
 SCHEMA = 2
 FILE_NAME = "provenance.json"
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("weights", "architecture", "precision", "dtype"), (str,)),
+    **dict.fromkeys(("classifier", "task"), (str, type(None))),
+    "preprocessing": (dict,),
+    "schema": (int,),
+}
+"""Of the fingerprint's fields."""
+DTYPES = ("float16", "float32")
 FILE_DIGEST = "weights_sha256"
 """Noted beside the fingerprint: SHA-256 of the file that the network came from; it is faster told than its digest."""
 
@@ -47,7 +55,16 @@ class Provenance:
     @classmethod
     def from_json(cls, text: str) -> Provenance:
         """The record from what `as_json` gave; ValueError or TypeError where that is none."""
-        return cls(**json.loads(text))
+        return cls.from_plain(_parsed(text))
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Provenance:
+        """The record from its fields; ValueError or TypeError where they are no record's."""
+        record = cls(**fields)
+        wrong = [name for name, kinds in TYPES.items() if not isinstance(getattr(record, name), kinds)]
+        if wrong or record.dtype not in DTYPES:
+            raise TypeError(f"{', '.join(wrong) or 'dtype'} is not what a cache records")
+        return record
 
     def differences(self, other: Provenance) -> list[str]:
         """The fields in which `other` differs, in words."""
@@ -73,8 +90,8 @@ class CacheRecord:
 def parse_record(place: Path, text: str | bytes) -> CacheRecord:
     """The record in `text`, found in `place`; CacheError where it is none, was edited, or is another fercache's."""
     try:
-        content = json.loads(text)
-        provenance, fingerprint = Provenance(**content["fields"]), content["fingerprint"]
+        content = _parsed(text)
+        provenance, fingerprint = Provenance.from_plain(content["fields"]), content["fingerprint"]
         noted = content.get("recorded", {})
         if not isinstance(noted, dict):
             raise TypeError(f"recorded is {noted!r}")
@@ -87,6 +104,14 @@ def parse_record(place: Path, text: str | bytes) -> CacheRecord:
     return CacheRecord(provenance, noted)
 
 
+def _parsed(text: str | bytes) -> Any:  # noqa: ANN401 - what JSON can hold
+    """As json.loads; ValueError for every text that it cannot take."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+
+
 def begin_record(folder: Path, record: CacheRecord) -> CacheRecord:
     """Write the record of a new cache; returns the one that stands there then, which may be another process's."""
     write_text_once(folder / FILE_NAME, record.as_json())
@@ -97,7 +122,7 @@ def read_record(folder: Path) -> CacheRecord:
     """The record of the cache in `folder`; CacheError where there is none or it was edited."""
     path = folder / FILE_NAME
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
     except FileNotFoundError as error:
         raise CacheError(f"{folder}: is no cache: it has no {FILE_NAME}") from error
     except OSError as error:

@@ -5,23 +5,20 @@ Legend: F present frames, S skipped ones, D embedding, C classes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
+from fercache.cache.hdf5 import check_frames, dataset, numbers, opened, text
 from fercache.cache.provenance import CacheRecord, Provenance, parse_record, read_record
 from fercache.cache.rows import Entry
 from fercache.errors import CacheError, raise_problems
-
-
-class UnreachableError(CacheError):
-    """A file that the system does not give us: what is in it may be whole."""
+from fercache.tasks import TASKS
 
 
 class ForeignError(CacheError):
@@ -34,10 +31,12 @@ TABLE = np.dtype(
     [
         ("video_id", h5py.string_dtype()),
         *((name, "int64") for name in ("start", "count", "skipped_start", "skipped_count")),
-        *((name, h5py.string_dtype("ascii", 64)) for name in ("source", "checksum")),
+        *((name, h5py.string_dtype("ascii", 64)) for name in ("source", "checksum", "checksum_beside")),
     ]
 )
 """A row of its table `videos`: an id, and the fields of its Entry."""
+TABLE_BEFORE = np.dtype([(name, TABLE[name]) for name in TABLE.names if name != "checksum_beside"])
+"""The same in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -128,78 +127,94 @@ class Cache:
     def open(self, video_id: str) -> Iterator[tuple[h5py.File, Entry]]:
         """The open file of a video and where its rows lie; CacheError where it is not whole, or another cache's."""
         path = self.file(video_id)
-        with _told_as_unreadable(path), h5py.File(path, "r") as file:
-            yield file, self._table[video_id] if self.packed else self._check(path, file)
+        with opened(path) as file:
+            if not self.packed:
+                yield file, self._check(path, file)
+            elif video_id in self._table:
+                check_datasets(path, file, self.provenance)
+                yield file, self._table[video_id]
+            else:
+                raise CacheError(f"{path}: has no video {video_id}")
 
     def _read(self, video_id: str, name: str) -> np.ndarray:
+        """Frame numbers, int32."""
         with self.open(video_id) as (file, entry):
-            return file[name][entry.of(name)]
+            frame = file[name][entry.of(name)]
+        check_frames(f"{self.file(video_id)}: video {video_id}: /{name}", frame)
+        return frame
 
     def _check(self, path: Path, file: h5py.File) -> Entry:
         """The entry of a video's own file, if it is whole and of this cache."""
-        attributes = dict(file.attrs)
-        if "schema" not in attributes:
+        if "schema" not in file.attrs:
             raise ForeignError(f"{path}: is no video of a cache")
-        if not bool(attributes.get("complete", False)):
+        if "complete" not in file.attrs or not numbers(path, file, "complete", ()):
             raise CacheError(f"{path}: is not complete")
-        if str(attributes.get("fingerprint")) != self.provenance.fingerprint:
-            raise ForeignError(f"{path}: is of another cache than {self.path}: {self._differences(attributes)}")
-        if str(attributes.get("video_id")) != path.stem:
-            raise ForeignError(f"{path}: holds video {attributes.get('video_id')!r}: was it renamed?")
-        check_datasets(path, file, self.provenance)
-        source, checksum = str(attributes.get("source", "")), str(attributes.get("checksum", ""))
-        return Entry(0, len(file["frame"]), 0, len(file["skipped"]), source, checksum)
+        fingerprint, video_id = text(path, file, "fingerprint", ""), text(path, file, "video_id", "")
+        if fingerprint != self.provenance.fingerprint:
+            raise ForeignError(f"{path}: is of another cache than {self.path}: {self._differences(path, file)}")
+        if video_id != path.stem:
+            raise ForeignError(f"{path}: holds video {video_id!r}: was it renamed?")
+        rows, skipped = check_datasets(path, file, self.provenance)
+        checksums = (text(path, file, name, "") for name in ("source", "checksum", "checksum_beside"))
+        return Entry(0, rows, 0, skipped, *checksums)
 
-    def _differences(self, attributes: dict[str, Any]) -> str:
+    def _differences(self, path: Path, file: h5py.File) -> str:
         try:
-            there = Provenance.from_json(attributes["provenance"])
-        except (KeyError, TypeError, ValueError):
-            return f"its fingerprint is {attributes.get('fingerprint')}, this cache's {self.provenance.fingerprint}"
-        return "; ".join(there.differences(self.provenance)) or "its fingerprint is not that of its record"
+            other = Provenance.from_json(text(path, file, "provenance"))
+        except (CacheError, TypeError, ValueError):
+            return (
+                f"its fingerprint is {text(path, file, 'fingerprint', '')}, this cache's {self.provenance.fingerprint}"
+            )
+        return "; ".join(other.differences(self.provenance)) or "its fingerprint is not that of its record"
 
 
-@contextmanager
-def _told_as_unreadable(path: Path) -> Iterator[None]:
-    """What HDF5 and numpy say of files that are damaged, tampered with or out of reach, with the file's name."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno:
-            raise UnreachableError(f"{path}: cannot be read: {error.strerror or os.strerror(error.errno)}") from error
-        raise CacheError(f"{path}: cannot be read: is damaged or no HDF5 file: {_first_line(error)}") from error
-    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise CacheError(f"{path}: cannot be read: is damaged: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def check_datasets(path: Path, file: h5py.File, provenance: Provenance) -> None:
-    """Raise CacheError where a dataset is missing."""
-    wanted = {"frame", "embedding", "skipped"} | ({"logits"} if provenance.classifier else set())
-    missing = sorted(name for name in wanted if not isinstance(file.get(name), h5py.Dataset))
-    if missing:
-        raise CacheError(f"{path}: is damaged: it has no {', '.join(missing)}")
+def check_datasets(path: Path, file: h5py.File, provenance: Provenance) -> tuple[int, int]:
+    """How many rows and skipped frames a file has; CacheError with all datasets that are not what a cache has."""
+    rows = len(dataset(path, file, "frame", "int32", (None,)))
+    classes = len(TASKS[provenance.task].classes) if provenance.task in TASKS else None
+    wanted = {"skipped": ("int32", (None,)), "embedding": (provenance.dtype, (rows, None))}
+    if provenance.classifier:
+        wanted["logits"] = ("float32", (rows, classes))
+    problems = []
+    for name, (dtype, shape) in wanted.items():
+        try:
+            dataset(path, file, name, dtype, shape)
+        except CacheError as error:
+            problems.append(str(error))
+    raise_problems(problems, CacheError)
+    return rows, len(file["skipped"])
 
 
 def _read_packed(path: Path) -> tuple[CacheRecord, dict[str, Entry]]:
     """The record and the table of a packed cache."""
-    with _told_as_unreadable(path), h5py.File(path, "r") as file:
-        if str(file.attrs.get("format")) != PACKED:
+    with opened(path) as file:
+        if text(path, file, "format", "") != PACKED:
             raise CacheError(f"{path}: is no packed cache (expected format {PACKED!r})")
-        record = parse_record(path, file.attrs["record"])
-        check_datasets(path, file, record.provenance)
-        table = [row.tolist() for row in file["videos"][:]]
-        rows, skipped = len(file["frame"]), len(file["skipped"])
-        entries = {
-            name.decode(): Entry(*where, source.decode(), checksum.decode()) for name, *where, source, checksum in table
-        }
-    outside = [
+        record = parse_record(path, text(path, file, "record"))
+        rows, skipped = check_datasets(path, file, record.provenance)
+        table = _read_table(path, file)
+    entries = {video_id: Entry(*fields) for video_id, *fields in table}
+    problems = [f"{path}: video {video_id}: is there twice" for video_id in _duplicates([row[0] for row in table])]
+    problems += [
         f"{path}: video {video_id}: its rows lie outside the file's {rows}"
         for video_id, entry in entries.items()
         if not (0 <= entry.start <= entry.start + entry.count <= rows)
         or not (0 <= entry.skipped_start <= entry.skipped_start + entry.skipped_count <= skipped)
     ]
-    raise_problems(outside, CacheError)
+    raise_problems(problems, CacheError)
     return record, entries
+
+
+def _read_table(path: Path, file: h5py.File) -> list[tuple]:
+    """Video id and fields of the entry, of each video."""
+    try:
+        data = dataset(path, file, "videos", TABLE, (None,))
+    except CacheError:
+        data = dataset(path, file, "videos", TABLE_BEFORE, (None,))
+    if h5py.check_string_dtype(data.dtype["video_id"]) is None:
+        raise CacheError(f"{path}: is damaged: the ids in /videos are no text")
+    return [tuple(value.decode() if isinstance(value, bytes) else value for value in row.tolist()) for row in data[:]]
+
+
+def _duplicates(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

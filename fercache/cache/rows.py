@@ -6,20 +6,18 @@ Legend: F present frames of a video, S skipped ones, D embedding, C classes.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
 
-from fercache.errors import CacheError
-
 DATASETS = ("embedding", "frame", "logits", "skipped")
 """`logits` only where the weights were fine-tuned for a task; `skipped` are frames that could not be decoded."""
+BESIDE_EMBEDDING = ("frame", "logits", "skipped")
 BLOCK_ROWS = 2048
+SCAN_ROWS = 256
+"""A block that stays in a processor's cache while it is looked at and hashed."""
 FILE_BYTES = 6000
 """Of a video's file beside its rows."""
 
@@ -63,6 +61,9 @@ class Entry:
     source: str
     """SHA-256 of the first present frame's file: other data under the same names has another."""
     checksum: str
+    """Of all that there is of the video."""
+    checksum_beside: str = ""
+    """Of all but the embeddings; "" in files of earlier versions."""
 
     def of(self, name: str) -> slice:
         """The video's rows in a dataset."""
@@ -81,34 +82,39 @@ def as_stored(embedding: np.ndarray, logits: np.ndarray | None, dtype: str) -> t
     return stored, bad
 
 
-def blocks(data: h5py.Dataset, rows: slice) -> Iterator[np.ndarray]:
+def blocks(data: h5py.Dataset, rows: slice, size: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
     """Rows of a dataset, a few at a time."""
-    for start in range(rows.start, rows.stop, BLOCK_ROWS):
-        yield data[start : min(start + BLOCK_ROWS, rows.stop)]
+    for start in range(rows.start, rows.stop, size):
+        yield data[start : min(start + size, rows.stop)]
 
 
-def content_checksum(file: h5py.File, entry: Entry) -> str:
-    """SHA-256 over a video's datasets in the order of their names: name, type, shape, bytes.
+def all_finite(block: np.ndarray) -> bool:
+    """Whether float16 or float32 values, contiguous, have no NaN and no infinity: these have every exponent bit set."""
+    if not block.size:
+        return True
+    if block.dtype == np.float16:
+        return int((block.view(np.uint16) & 0x7FFF).max()) < 0x7C00
+    return int((block.view(np.uint32) & 0x7FFFFFFF).max()) < 0x7F800000
 
-    It is the same whether the video has its own file or lies in a packed one.
+
+def content_checksum(
+    file: h5py.File,
+    entry: Entry,
+    names: Sequence[str] = DATASETS,
+    look: Callable[[str, np.ndarray], None] = lambda name, block: None,
+) -> str:
+    """SHA-256 over some of a video's datasets in the order of their names: name, type, shape, bytes.
+
+    It is the same whether the video has its own file or lies in a packed one. `look` is called with each block of
+    rows on its way.
     """
     digest = hashlib.sha256()
-    for name in DATASETS:
+    for name in names:
         if name in file:
             data, rows = file[name], entry.of(name)
             shape = (rows.stop - rows.start, *data.shape[1:])
             digest.update(f"{name} {data.dtype.str} {shape}\n".encode())
-            for block in blocks(data, rows):
+            for block in blocks(data, rows, SCAN_ROWS):
+                look(name, block)
                 digest.update(np.ascontiguousarray(block))
     return digest.hexdigest()
-
-
-@contextmanager
-def told_as_unwritable(path: Path) -> Iterator[None]:
-    """Errors in writing, of a full disk above all, with the file's name."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        errno = getattr(error, "errno", None)
-        reason = os.strerror(errno) if errno else str(error).splitlines()[0]
-        raise CacheError(f"{path}: cannot be written: {reason}") from error

@@ -5,17 +5,19 @@ Legend: F present frames of a video, S skipped ones, D embedding, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
-from fercache.cache.provenance import Provenance
-from fercache.cache.reader import Cache, ForeignError, UnreachableError
-from fercache.cache.rows import Entry, blocks, content_checksum
-from fercache.errors import CacheError
-from fercache.tasks import TASKS
+from fercache.cache.hdf5 import UnreachableError, check_frames
+from fercache.cache.reader import Cache, ForeignError
+from fercache.cache.rows import BESIDE_EMBEDDING, DATASETS, Entry, all_finite, content_checksum
+from fercache.errors import CacheError, raise_problems
+
+_verified: set[tuple[object, ...]] = set()
+"""What this process has verified: file, its size and time of change, video, datasets."""
 
 
 @dataclass(frozen=True)
@@ -27,48 +29,62 @@ class Finding:
     """Whether its file is damaged: not where it is another cache's, or out of reach."""
 
 
-def check_video(cache: Cache, video_id: str) -> Finding:
-    """Look at everything there is of a video: shapes and types, ascending frames, finite numbers, checksum."""
+def check_video(cache: Cache, video_id: str, names: Sequence[str] = DATASETS) -> Finding:
+    """Read some datasets of a video: types and shapes, ascending frames, finite numbers, checksum."""
     where = f"{cache.file(video_id)}: " + (f"video {video_id}: " if cache.packed else "")
     try:
         with cache.open(video_id) as (file, entry):
-            found = list(_wrong_shapes(file, cache.provenance))
-            # Values of another shape or type cannot be looked at in the same way.
-            found = found or list(_wrong_values(file, entry))
-            return Finding(tuple(where + problem for problem in found), bool(found))
+            problems = list(_wrong_values(file, entry, names))
+            return Finding(tuple(where + problem for problem in problems), bool(problems))
     except CacheError as error:
         return Finding(tuple(str(error).splitlines()), not isinstance(error, ForeignError | UnreachableError))
 
 
-def _wrong_shapes(file: h5py.File, provenance: Provenance) -> Iterator[str]:
-    classes = len(TASKS[provenance.task].classes) if provenance.task in TASKS else None
-    rows = file["frame"].shape[0] if file["frame"].shape else None
-    expected = {
-        "embedding": ((rows, None), provenance.dtype),
-        "frame": ((rows,), "int32"),
-        "skipped": ((None,), "int32"),
-    }
-    if provenance.classifier:
-        expected["logits"] = ((rows, classes), "float32")
-    for name, (shape, dtype) in expected.items():
-        data = file[name]
-        same = len(data.shape) == len(shape) and all(
-            want in (None, got) for want, got in zip(shape, data.shape, strict=True)
+def check_before_use(
+    cache: Cache, video_ids: Sequence[str], *, embedding: bool, stop: Callable[[], None] = lambda: None
+) -> None:
+    """Read the videos once a process; CacheError with all that are not what was written. `stop` may raise, to end it.
+
+    Without `embedding` only what lies beside the embeddings is read.
+    """
+    problems: list[str] = []
+    for video_id in video_ids:
+        stop()
+        names = DATASETS if embedding or not cache.entry(video_id).checksum_beside else BESIDE_EMBEDDING
+        status = cache.file(video_id).stat()
+        key = (cache.file(video_id).resolve(), status.st_size, status.st_mtime_ns, video_id, tuple(names))
+        if key not in _verified:
+            problems += check_video(cache, video_id, names).problems
+            _verified.add(key)
+    if problems:
+        way_out = (
+            "pack the cache again from whole files"
+            if cache.packed
+            else "`fercache cache verify --fix` removes such files, `fercache extract` makes them again"
         )
-        if not same or data.dtype != dtype:
-            words = ", ".join("any" if size is None else str(size) for size in shape)
-            yield f"{name}: found {data.dtype} {data.shape}, expected {dtype} ({words})"
+        problems = [f"{problem}; {way_out}" for problem in problems]
+    raise_problems(problems, CacheError)
 
 
-def _wrong_values(file: h5py.File, entry: Entry) -> Iterator[str]:
+def _wrong_values(file: h5py.File, entry: Entry, names: Sequence[str]) -> Iterator[str]:
     frame, skipped = file["frame"][entry.of("frame")], file["skipped"][entry.of("skipped")]
     for name, numbers in (("frame", frame), ("skipped", skipped)):
-        if (np.diff(numbers, prepend=0) < 1).any():
-            yield f"{name}: the numbers are not ascending from 1"
+        try:
+            check_frames(name, numbers)
+        except CacheError as error:
+            yield str(error)
     if np.intersect1d(frame, skipped).size:
         yield "skipped: has frames that are there, too"
-    for name in ("embedding", "logits"):
-        if name in file and not all(np.isfinite(block).all() for block in blocks(file[name], entry.of(name))):
-            yield f"{name}: has numbers that are not finite"
-    if content_checksum(file, entry) != entry.checksum:
+    infinite: dict[str, int] = {}
+    rows_read = dict.fromkeys(names, 0)
+
+    def look(name: str, block: np.ndarray) -> None:
+        if block.dtype.kind == "f" and name not in infinite and not all_finite(block):
+            infinite[name] = rows_read[name] + int(np.argmin(np.isfinite(block).all(axis=1)))
+        rows_read[name] += len(block)
+
+    checksum = content_checksum(file, entry, names, look)
+    for name, row in infinite.items():
+        yield f"{name}: has numbers that are not finite, the first at frame {frame[row]}"
+    if checksum != (entry.checksum if tuple(names) == DATASETS else entry.checksum_beside):
         yield "its content is not what was written: another checksum"

@@ -5,17 +5,16 @@ Legend: F frames of a video, D embedding, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from fercache.cache.hdf5 import reserved
 from fercache.cache.provenance import SCHEMA, Provenance
-from fercache.cache.rows import Entry, Part, Shape, content_checksum, told_as_unwritable
+from fercache.cache.rows import BESIDE_EMBEDDING, Entry, Part, Shape, content_checksum
 from fercache.errors import CacheError
-from fercache.files import replacing
 
 
 def write_video(
@@ -36,8 +35,8 @@ def write_video(
     """
     place = np.cumsum(there) - 1  # of a frame, among those that are there
     written = np.zeros(len(number), bool)
-    with whole_file(path) as file:
-        entry = Entry(0, int(there.sum()), 0, int((~there).sum()), source, "")
+    entry = Entry(0, int(there.sum()), 0, int((~there).sum()), source, "")
+    with reserved(path, shape.row_bytes * entry.count + 4 * entry.skipped_count) as file:
         create_datasets(file, shape, entry.count, entry.skipped_count)
         file["frame"][:], file["skipped"][:] = number[there], number[~there]
         for part in parts:
@@ -52,25 +51,9 @@ def write_video(
             video_id=path.stem,
             source=source,
             checksum=content_checksum(file, entry),
+            checksum_beside=content_checksum(file, entry, BESIDE_EMBEDDING),
             complete=True,
         )
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes `path`'s place when the block ends well; CacheError where it cannot be written."""
-    with replacing(path) as temporary:
-        with told_as_unwritable(path):
-            file = h5py.File(temporary, "w")
-        try:
-            with told_as_unwritable(path):
-                yield file
-                file.close()
-        except BaseException:
-            # The file is thrown away, and closing it may fail for the same reason as writing it.
-            with suppress(RuntimeError, OSError):
-                file.close()
-            raise
 
 
 def create_datasets(file: h5py.File, shape: Shape, rows: int, skipped: int) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fercache.errors import RunError, WeightsError, raise_problems
-from fercache.files import replacing
+from fercache.files import check_regular, replacing
 from fercache.rundir import RunDir
 
 FORMAT = "fercache-checkpoint 1"
@@ -27,8 +28,39 @@ REQUIRED = {
     END_TO_END: (*_ALWAYS, *_OF_HEAD, "architecture", "preprocessing"),
 }
 """What each kind says beside its tensors."""
-TYPES = {"architecture": str, "preprocessing": dict, "model": dict, "history": list, "train_prior": list}
-"""What some of that must be, for a file that others may have made."""
+MOST_WINDOW = 9999
+"""Positions; a file may claim any number, and memory grows with it."""
+
+
+def _is_count(most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and 1 <= value <= most
+
+
+def _is_prior(value: Any) -> bool:  # noqa: ANN401 - of a file
+    return isinstance(value, list) and all(type(share) in (int, float) and 0 <= share <= 1 for share in value)
+
+
+def _are_tensors(value: Any) -> bool:  # noqa: ANN401 - of a file
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    )
+
+
+CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **{key: (lambda value: isinstance(value, str), "text") for key in ("architecture", "head", "task", "digest")},
+    **{key: (lambda value: isinstance(value, dict), "keys with values") for key in ("preprocessing", "provenance")},
+    "select": (lambda value: value in ("best", "last"), "best or last"),
+    "precision": (lambda value: value in ("fp32", "bf16", "fp16"), "fp32, bf16 or fp16"),
+    "history": (lambda value: isinstance(value, list), "a list"),
+    "train_prior": (_is_prior, "a list of numbers from 0 to 1"),
+    "window": (
+        lambda value: _is_count(MOST_WINDOW)(value) and value % 2 == 1,
+        f"an odd number from 1 to {MOST_WINDOW}",
+    ),
+    "embedding_dim": (_is_count(1 << 16), f"a number from 1 to {1 << 16}"),
+    "model": (_are_tensors, "named tensors"),
+}
+"""What some of that must be, for a file that others may have made: whether it is so, and in words."""
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -37,20 +69,38 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises WeightsError naming the file where it is missing, cut off, or a pickle of anything else.
     """
     try:
+        check_regular(path)
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
+    except OSError as error:
+        if not error.errno:
+            raise WeightsError(f"{path}: is damaged or cut off ({type(error).__name__} in reading it)") from error
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: is not a file of tensors saved by torch; it holds other Python objects or is damaged,"
             " and was not opened, since a pickle can run code"
         ) from error
     # What torch raises on a file cut off depends on where the cut is.
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except Exception as error:
         raise WeightsError(f"{path}: is damaged or cut off ({type(error).__name__} in reading it)") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds {type(content).__name__}, expected named tensors")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise WeightsError where a part of a zip file, as torch saves, is not what was written: torch does not look."""
+    if not zipfile.is_zipfile(path):  # torch's older format, which has no checksum
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise WeightsError(f"{path}: is damaged: its part {damaged} has another checksum than it records")
 
 
 def save_checkpoint(path: Path, kind: str, values: Mapping[str, Any]) -> None:
@@ -80,12 +130,16 @@ def check_content(path: Path, content: Mapping[str, Any], *kinds: str) -> dict[s
     missing = [key for key in REQUIRED.get(found, ()) if key not in content]
     problems = [f"{path}: is damaged: it has no {key!r}" for key in missing]
     problems += [
-        f"{path}: is damaged: {key!r} is {type(content[key]).__name__}, expected {kind.__name__}"
-        for key, kind in TYPES.items()
-        if key in content and not isinstance(content[key], kind)
+        f"{path}: is damaged: {key!r} is {_shown(content[key])}, expected {words}"
+        for key, (holds, words) in CONDITIONS.items()
+        if key in content and not holds(content[key])
     ]
     raise_problems(problems, WeightsError)
     return dict(content)
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - of a file
+    return f"{value!r:.60}" if isinstance(value, (str, int, float)) else type(value).__name__
 
 
 def load_run(path: Path, *kinds: str) -> dict[str, Any]:

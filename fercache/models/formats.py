@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from fercache.errors import WeightsError, raise_problems
+from fercache.files import open_regular
 from fercache.models.checkpoint import load_tensors
 from fercache.models.frame_network import ARCHITECTURES, Architecture
 from fercache.models.numpy_pickle import TORCH_MAGIC, read_numpy_pickle
@@ -170,7 +171,7 @@ def read_file(path: Path) -> tuple[Mapping, bool]:
     Raises WeightsError naming the file where it is missing, damaged, or holds other Python objects.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(8)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fercache.errors import WeightsError
+from fercache.files import open_regular
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """The first object in files that torch wrote before it took to zip archives."""
@@ -72,7 +73,7 @@ def read_numpy_pickle(path: Path) -> dict[str, np.ndarray] | int:
     Raises WeightsError naming the file for every other content. Nothing in it is executed.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = _Reader(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise WeightsError(

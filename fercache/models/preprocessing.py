@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from fercache.errors import WeightsError
 
+MOST_IMAGE_SIZE = 4096
+"""Pixels of a network's input to a side."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -53,7 +56,7 @@ class Preprocessing:
             "mean": len(record.mean) == 3,
             "std": len(record.std) == 3,
             "range, mean or std": all(type(number) in (int, float) and math.isfinite(number) for number in numbers),
-            "image_size": type(record.image_size) is int and record.image_size > 0,
+            "image_size": type(record.image_size) is int and 0 < record.image_size <= MOST_IMAGE_SIZE,
         }
         wrong = [name for name, holds in sound.items() if not holds]
         if wrong or not (record.range > 0 and all(value > 0 for value in record.std)):

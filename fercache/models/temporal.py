@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fercache.errors import WeightsError
+from fercache.models.formats import check_numbers
 from fercache.models.heads import get_head
 
 CHUNK = 64
@@ -132,6 +133,7 @@ def network_of(path: Path, checkpoint: Mapping[str, Any]) -> TemporalNetwork:
     head = get_head(checkpoint["head"])(len(checkpoint["train_prior"]), checkpoint["embedding_dim"])
     standardise = Standardise(checkpoint["embedding_dim"]) if "standardise.mean" in tensors else None
     network = TemporalNetwork(head, standardise)
+    check_numbers(path, tensors)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

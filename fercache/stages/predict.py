@@ -17,19 +17,19 @@ import torch
 from fercache import runtime
 from fercache.cache.mapped import MappedRows
 from fercache.cache.predictions import Predictions, VideoPredictions, check_replaceable, write_predictions
-from fercache.cache.provenance import Provenance
 from fercache.cache.reader import Cache
+from fercache.cache.verify import check_before_use
 from fercache.config import PredictConfig
 from fercache.data.datasets import in_order
 from fercache.data.manifest import read_manifest
 from fercache.data.time_line import TimeLine, WindowSet
-from fercache.errors import CacheError, ConfigError, DataError, together
+from fercache.errors import CacheError, ConfigError, DataError, RunError, raise_problems, together
 from fercache.models.checkpoint import FRAME, HEAD, digest, load_run
 from fercache.models.heads import seen_by
 from fercache.models.temporal import MiddleOutput, network_of
 from fercache.models.weights import from_checkpoint
 from fercache.stages.sources import CachedRows
-from fercache.stages.temporal_inputs import cached_videos
+from fercache.stages.temporal_inputs import cached_videos, trained_on
 from fercache.training.engine import Batch, infer
 
 log = logging.getLogger(__name__)
@@ -69,14 +69,15 @@ def predict(
     numbers = {video.video_id: reader.frame(video.video_id) for video in videos}
     with runtime.stop_signals() as stop:
         if checkpoint["kind"] == FRAME:
+            check_before_use(reader, list(numbers), embedding=False, stop=stop.check)
             rows = MappedRows(reader, list(numbers), "logits")
-            rows.check_finite(stop.check)
             logits = rows.gather(np.arange(len(rows))).numpy()
         else:
             logits = _middle_logits(model, checkpoint, reader, numbers, settings.batch_size, stop)
     ends = np.cumsum([len(frame) for frame in numbers.values()])[:-1]
     parts = zip(numbers.items(), np.split(logits, ends), strict=True)
     found = {video_id: VideoPredictions(frame, part) for (video_id, frame), part in parts}
+    _check_finite(model, found)
     predictions = Predictions(
         task=data.task,
         split=settings.split,
@@ -99,7 +100,7 @@ def _check_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> No
     """
     made_by = cache.provenance
     if checkpoint["kind"] == HEAD:
-        wanted, sentence = Provenance(**checkpoint["provenance"]), f"is not the cache that {model} was trained on"
+        wanted, sentence = trained_on(model, checkpoint), f"is not the cache that {model} was trained on"
     else:
         weights, sentence = from_checkpoint(model, checkpoint), f"was not extracted from {model}"
         wanted = replace(
@@ -114,6 +115,19 @@ def _check_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> No
         raise CacheError(f"{cache.path}: {sentence}: {'; '.join(made_by.differences(wanted))}")
 
 
+def _check_finite(model: Path, videos: Mapping[str, VideoPredictions]) -> None:
+    """Raise RunError naming the videos and frames for which a model gives no finite numbers."""
+    problems = []
+    for video_id, video in videos.items():
+        broken = video.frame[~np.isfinite(video.logits).all(axis=1)]
+        if len(broken):
+            problems.append(
+                f"{model}: gives numbers that are not finite for {len(broken)} of {len(video.frame)} frames of video"
+                f" {video_id}, the first is frame {broken[0]}: train it again with a lower learning rate, or in fp32"
+            )
+    raise_problems(problems, RunError)
+
+
 def _middle_logits(
     model: Path,
     checkpoint: Mapping[str, Any],
@@ -124,8 +138,9 @@ def _middle_logits(
 ) -> np.ndarray:
     """A head's logits of all present frames of the videos, float32 (sum of F, C)."""
     device, network = runtime.device(), network_of(model, checkpoint)
-    rows = MappedRows(cache, list(numbers), seen_by(network.head))
-    rows.check_finite(stop.check)
+    sees = seen_by(network.head)
+    check_before_use(cache, list(numbers), embedding=sees == "embedding", stop=stop.check)
+    rows = MappedRows(cache, list(numbers), sees)
     line = TimeLine.of(numbers, checkpoint["window"])
     windows, steps = WindowSet(line, line.place, checkpoint["window"]), in_order(range(len(rows)), batch_size)
     if not steps:

@@ -18,12 +18,13 @@ from fercache import runtime
 from fercache.cache.mapped import MappedRows
 from fercache.cache.provenance import Provenance
 from fercache.cache.reader import Cache
+from fercache.cache.verify import check_before_use
 from fercache.config import TrainTemporalConfig
 from fercache.data.annotations import labelled
 from fercache.data.frames import JoinedPaths
 from fercache.data.manifest import Manifest, Video
 from fercache.data.time_line import TimeLine, WindowSet
-from fercache.errors import CacheError, ConfigError, DataError, raise_problems
+from fercache.errors import CacheError, ConfigError, DataError, WeightsError, raise_problems
 from fercache.models.checkpoint import END_TO_END, HEAD, digest, load_run
 from fercache.models.heads import get_head, seen_by
 from fercache.models.temporal import EndToEnd, Standardise, TemporalNetwork, network_of
@@ -97,7 +98,8 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
     videos = [video for split in SPLITS for video in data.split(split)]
     there = cached_videos(cache, videos, settings.allow_missing)
     chosen = {split: [video for video in there if video.split == split] for split in SPLITS}
-    splits = _splits(data, settings, chosen, {video.video_id: cache.frame(video.video_id) for video in there})
+    numbers = {video.video_id: cache.frame(video.video_id) for video in there}
+    splits = _splits(data, settings, chosen, numbers)
     rows = {split: MappedRows(cache, made.line.video_ids, seen_by(head)) for split, (_, made) in splits.items()}
     width, device = rows["train"].width, runtime.device()
 
@@ -108,7 +110,7 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
     return Inputs(
         splits={split: Split(*made, CachedRows(rows[split], device)) for split, made in splits.items()},
         network=network,
-        check=lambda stop: _check_finite(tuple(rows.values()), stop),
+        check=lambda stop: check_before_use(cache, list(numbers), embedding=seen_by(head) == "embedding", stop=stop),
         kind=HEAD,
         header={"embedding_dim": width, "provenance": asdict(cache.provenance)},
         values={
@@ -117,17 +119,6 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
             "missing": sorted({video.video_id for video in videos} - {video.video_id for video in there}),
         },
     )
-
-
-def _check_finite(parts: Sequence[MappedRows], stop: Callable[[], None]) -> None:
-    """CacheError with all videos that have a number that is not finite."""
-    problems = []
-    for part in parts:
-        try:
-            part.check_finite(stop)
-        except CacheError as error:
-            problems += str(error).splitlines()
-    raise_problems(problems, CacheError)
 
 
 def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inputs:
@@ -202,11 +193,19 @@ def _start(data: Manifest, settings: TrainTemporalConfig, weights: FrameWeights)
     here = {"head": settings.head, "task": data.task.name, "window": settings.window}
     problems = [f"{path}: {key} is {found[key]!r} there, {here[key]!r} here" for key in here if found[key] != here[key]]
     raise_problems(problems, ConfigError)
-    made_by = Provenance(**checkpoint["provenance"])
+    made_by = trained_on(path, checkpoint)
     wanted = (weights.backbone_digest, weights.architecture.name, weights.preprocessing.as_plain())
     if (made_by.weights, made_by.architecture, made_by.preprocessing) != wanted:
         raise CacheError(f"{path}: was trained on a cache of another frame network than {settings.weights}")
     return network_of(path, checkpoint)
+
+
+def trained_on(path: Path, checkpoint: Mapping[str, Any]) -> Provenance:
+    """The cache that a head, read from `path`, was trained on; WeightsError where its record is none."""
+    try:
+        return Provenance.from_plain(checkpoint["provenance"])
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: is damaged: the record of its cache is none: {error}") from error
 
 
 def _splits(

@@ -119,7 +119,7 @@ def test_an_unfinished_file_is_refused(cache):
     with h5py.File(cache.file("v"), "a") as file:
         file.attrs["complete"] = True
         del file["logits"]
-    with pytest.raises(CacheError, match="it has no logits"):
+    with pytest.raises(CacheError, match="is damaged: /logits is missing"):
         cache.read("v")
 
 
@@ -223,15 +223,15 @@ def test_files_that_are_no_predictions_are_named(tmp_path, cache):
         "w": VideoPredictions(np.array([2, 2, 3]), np.zeros((3, 7))),
         "x": VideoPredictions(np.array([0, 2, 3]), np.zeros((3, 7))),
     }
-    write_predictions(path, predictions(videos=bad, train_prior=np.zeros(3)))
+    write_predictions(path, predictions(videos=bad, train_prior=np.full(7, 2.0)))
     with pytest.raises(CacheError) as caught:
         read_predictions(path)
     assert len(str(caught.value).splitlines()) == 4
     for words in (
-        "train_prior: found shape (3,)",
-        "video v: expected finite",
-        "video w: the frames",
-        "video x: the frames",
+        "train_prior: found [2.0, 2.0",
+        "video v: has logits that are not finite",
+        "video w: the frame numbers do not ascend",
+        "video x: the frame numbers do not ascend",
     ):
         assert words in str(caught.value)
 

@@ -226,15 +226,15 @@ def test_conversion_says_what_it_is_and_does_not_overwrite(files, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.update(model=[1]), "'model' is list, expected dict"),
-        (lambda c: c.update(architecture=["resnet50"]), "'architecture' is list, expected str"),
+        (lambda c: c.update(model=[1]), "'model' is list, expected named tensors"),
+        (lambda c: c.update(architecture=["resnet50"]), "'architecture' is list, expected text"),
         (lambda c: c.update(architecture="alexnet"), "architecture: found 'alexnet', expected one of"),
         (lambda c: c["preprocessing"].update(mean=["a", "b", "c"]), "range, mean or std"),
         (lambda c: c["preprocessing"].update(image_size="x"), "not one: image_size"),
         (lambda c: c["preprocessing"].update(std=[0.0, 1.0, 1.0]), "range or std"),
         (
             lambda c: c["model"].update({"backbone.bn1.num_batches_tracked": "7"}),
-            "bn1.num_batches_tracked: found shape",
+            "'model' is dict, expected named tensors",
         ),
         (
             lambda c: c["model"]["backbone.conv1.weight"].copy_(c["model"]["backbone.conv1.weight"].flip(1)),

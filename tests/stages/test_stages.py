@@ -18,6 +18,7 @@ from conftest import write_video
 
 from fercache.cache.predictions import VideoPredictions, read_predictions, write_predictions
 from fercache.cache.reader import Cache
+from fercache.cache.rows import content_checksum
 from fercache.config import EnsembleConfig, ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.annotations import read_annotation
@@ -258,13 +259,12 @@ def test_head_predictions_do_not_depend_on_the_batch(project, name, tmp_path):
 
 def test_rows_of_outside_a_window_change_nothing(project, tmp_path):
     """Video v has a gap of four frames: frames 9 and 10 are out of the window of frame 2."""
-    import shutil
-
     import h5py
 
     cache = Path(shutil.copytree(project.cache, tmp_path / "cache"))
     with h5py.File(cache / "v.h5", "a") as file:
         file["embedding"][3:] = 7.0
+        file.attrs["checksum"] = content_checksum(file, Cache(cache).entry("v"))
     changed = read_predictions(predict(project.runs["gru"], project.manifest, cache, tmp_path / "p.h5")).videos["v"]
     before = read_predictions(project.predictions["gru"]).videos["v"]
     np.testing.assert_array_equal(changed.logits[:1], before.logits[:1])
