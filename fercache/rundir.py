@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from fercache.errors import RunError
-from fercache.files import PARTIAL, contents, write_text
+from fercache.files import PARTIAL, contents, read_text, write_text
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class RunDir:
                 raise RunError(f"{self.path}: holds {', '.join(others[:3])} and no config.yaml, so it is no run folder")
             return {}
         try:
-            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            values = yaml.safe_load(_unsealed(read_text(self.config)))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise RunError(f"{self.config}: cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
@@ -88,7 +89,7 @@ class RunDir:
         before = self.recorded() if self.last.exists() or self.best.exists() else {}
         if not before:
             self.recorded()  # refuses a folder that is no run's
-            write_text(self.config, yaml.safe_dump(values, sort_keys=False))
+            write_text(self.config, _sealed(yaml.safe_dump(values, sort_keys=False)))
         for left in self.path.glob(f".*{PARTIAL}"):
             left.unlink(missing_ok=True)
         if not self.environment.exists():
@@ -130,3 +131,21 @@ class RunDir:
     def epochs_done(self) -> int:
         """Epochs whose metrics are written."""
         return len(self.metrics.read_text(encoding="utf-8").splitlines()) if self.metrics.exists() else 0
+
+
+SEAL = "# A record, not to be edited; SHA-256 of all below: "
+
+
+def _sealed(text: str) -> str:
+    """A record with a first line by which a change is seen."""
+    return f"{SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def _unsealed(text: str) -> str:
+    """What was sealed; ValueError where it was changed. A record of an earlier version has no seal."""
+    first, _, rest = text.partition("\n")
+    if not first.startswith(SEAL):
+        return text
+    if _sealed(rest) != text:
+        raise ValueError("it was changed or damaged since it was written; train into another folder")
+    return rest

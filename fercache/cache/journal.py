@@ -31,7 +31,8 @@ import numpy as np
 from fercache.cache.hdf5 import unwritable
 from fercache.cache.provenance import Provenance
 from fercache.cache.rows import Part, Shape
-from fercache.files import OWNER, PARTIAL, check_target, is_abandoned, partial_path
+from fercache.errors import CacheError
+from fercache.files import OWNER, PARTIAL, check_target, is_abandoned, open_regular, partial_path
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,10 @@ class Journal:
         contents = _records(self._file)
         next(contents)
         for content in contents:
-            yield _parse(content, self.shape)
+            part = _parse(content, self.shape)
+            if part is None:
+                raise CacheError(f"{self.path}: was changed while it was written")
+            yield part
 
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
@@ -135,7 +139,7 @@ class Journal:
 
     def _take_over(self, path: Path) -> None:
         """Copy the rows that are whole in another journal, and not yet here."""
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its video was finished meanwhile
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:  # its video was finished meanwhile
             contents = _records(file)
             if next(contents, b"") != self.header:
                 log.info("%s: left-over rows of other frames, or torn: thrown away", path)
@@ -143,6 +147,9 @@ class Journal:
             before = int(self.there.sum())
             for content in contents:
                 part = _parse(content, self.shape)
+                if part is None or not ((part.rows >= 0) & (part.rows < len(self.there))).all():
+                    log.warning("%s: holds a part that no journal has: it and what follows are thrown away", path)
+                    break
                 new = ~self.there[part.rows]
                 logits = None if part.logits is None else part.logits[new]
                 if new.any():
@@ -188,11 +195,11 @@ def rows_left(paths: Sequence[Path], header: bytes) -> int:
 
 def _rows_in(path: Path, header: bytes) -> int:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             contents = _records(file)
             if next(contents, b"") != header:
                 return 0
-            return sum(struct.unpack_from("<i", content)[0] for content in contents)
+            return sum(struct.unpack_from("<i", content)[0] for content in contents if len(content) >= 4)
     except FileNotFoundError:  # its video was finished meanwhile
         return 0
 
@@ -217,8 +224,11 @@ def _records(file: BinaryIO) -> Iterator[bytes]:
         yield content
 
 
-def _parse(content: bytes, shape: Shape) -> Part:
-    (count,) = struct.unpack_from("<i", content)
+def _parse(content: bytes, shape: Shape) -> Part | None:
+    """The rows of a record; None where its length is not that of so many rows."""
+    count = struct.unpack_from("<i", content)[0] if len(content) >= 4 else -1
+    if len(content) != 4 + count * shape.row_bytes:
+        return None
     rows = np.frombuffer(content, "<i4", count, 4)
     start = 4 + rows.nbytes
     embedding = np.frombuffer(content, shape.dtype, count * shape.embedding_dim, start)

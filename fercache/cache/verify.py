@@ -54,8 +54,9 @@ def check_before_use(
         status = cache.file(video_id).stat()
         key = (cache.file(video_id).resolve(), status.st_size, status.st_mtime_ns, video_id, tuple(names))
         if key not in _verified:
-            problems += check_video(cache, video_id, names).problems
-            _verified.add(key)
+            finding = check_video(cache, video_id, names)
+            problems += finding.problems
+            _verified.update(() if finding.problems else (key,))
     if problems:
         way_out = (
             "pack the cache again from whole files"

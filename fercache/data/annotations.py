@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fercache.errors import DataError, raise_problems
-from fercache.files import write_text
+from fercache.files import read_text, write_text
 from fercache.tasks import Task
 
 
@@ -21,7 +21,7 @@ def read_annotation(path: Path, task: Task) -> np.ndarray:
     naming the file, the line and what was expected, with all bad lines at once.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,16 +1,19 @@
 """The manifest: which videos there are, in which split, with which frames and labels.
 
 A CSV file with three header lines (`# fercache-manifest 1`, `# task: expr`, `# root: PATH`), then
-the columns below. It is made by `fercache manifest` and may be edited by hand.
+the columns below. It is made by `fercache manifest` and may be edited by hand: a fourth header line,
+`# sha256: ...`, is of the rows and the label files as they were written, and a change is warned of.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +22,7 @@ import numpy as np
 from fercache.data.annotations import read_annotation
 from fercache.data.frames import FrameList, list_frames
 from fercache.errors import ConfigError, DataError, raise_problems
-from fercache.files import check_target, write_text
+from fercache.files import check_target, read_bytes, read_text, sha256_of, write_text
 from fercache.tasks import Task, get_task
 
 log = logging.getLogger(__name__)
@@ -125,7 +128,27 @@ def read_manifest(path: Path, task: str | None = None, *, frames: bool = False, 
     raise_problems(problems, DataError)
     if not videos:
         raise DataError(f"{path}: holds no video")
+    if files:
+        _warn_of_changes(path, lines, videos)
     return Manifest(header, root, tuple(videos))
+
+
+def _warn_of_changes(path: Path, lines: Sequence[str], videos: Sequence[Video]) -> None:
+    """Warn where rows or label files are not those that `fercache manifest` saw; by hand both may be changed."""
+    recorded = next((line.partition(":")[2].strip() for line in lines if line.startswith("# sha256:")), None)
+    if recorded is None:
+        return
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    try:
+        actual = _content_digest(rows, videos)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    if actual != recorded:
+        log.warning(
+            "%s: its rows or its label files were changed since `fercache manifest` wrote it; where that was meant,"
+            " remove the line '# sha256: ...'",
+            path,
+        )
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -135,18 +158,28 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """
     folder, root = path.resolve().parent, manifest.root.resolve()
     shown = os.path.relpath(root, folder) if root.is_relative_to(folder) else str(root)
-    text = io.StringIO()
-    text.write(f"{FORMAT}\n# task: {manifest.task.name}\n# root: {shown}\n")
-    rows = csv.writer(text, lineterminator="\n")
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
     rows.writerow(COLUMNS)
     for video in manifest.videos:
         places = [_relative(place, manifest.root) for place in (video.frames_dir, video.labels_path)]
         rows.writerow([video.video_id, video.split, *places, video.num_frames, video.group])
+    digest = _content_digest(table.getvalue().splitlines(), manifest.videos)
+    header = f"{FORMAT}\n# task: {manifest.task.name}\n# root: {shown}\n# sha256: {digest}\n"
     check_target(path)
     # A manifest may have been edited by hand.
-    if path.exists() and path.read_bytes() != text.getvalue().encode():
+    if path.exists() and read_bytes(path) != (header + table.getvalue()).encode():
         raise DataError(f"{path}: exists and is another; remove it, or choose another name")
-    write_text(path, text.getvalue())
+    write_text(path, header + table.getvalue())
+
+
+def _content_digest(rows: Sequence[str], videos: Sequence[Video]) -> str:
+    """SHA-256 over the rows, the columns' names included, and the label files in the order of the rows."""
+    digest = hashlib.sha256("\n".join(rows).encode())
+    for video in videos:
+        if video.labels_path is not None:
+            digest.update(sha256_of(video.labels_path).encode())
+    return digest.hexdigest()
 
 
 def _relative(place: Path | None, root: Path) -> str:
@@ -157,7 +190,7 @@ def _relative(place: Path | None, root: Path) -> str:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_text(path, "utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: the manifest cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

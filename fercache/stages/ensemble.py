@@ -6,7 +6,6 @@ Legend: M models, F frames, C classes.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +30,7 @@ from fercache.stages.ensemble_file import (
     FILE_NAME,
     FORMAT,
     choice_as_plain,
+    ensemble_text,
     notes,
     read_ensemble,
     worth_as_plain,
@@ -89,7 +89,7 @@ def search_ensemble(
         "absent": absent(data.task, outputs.labels, fold) if fold is not None else {},
     }
     content["notes"] = notes(content)
-    write_text(out / FILE_NAME, json.dumps(content, indent=2) + "\n")
+    write_text(out / FILE_NAME, ensemble_text(content))
     return out / FILE_NAME
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from fercache.errors import DataError
+from fercache.files import read_text
 from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Choice
 from fercache.scoring.honest import Result, Value, Worth
 from fercache.stages.wording import or_none, span
 from fercache.tasks import TASKS
 
-FORMAT = "fercache-ensemble 3"
+FORMAT = "fercache-ensemble 4"
 FILE_NAME = "ensemble.json"
+MOST_HALF_WIDTH = 100_000
+"""Frames; about an hour."""
 KEYS: dict[str, type] = {
-    **dict.fromkeys(("task", "split", "labels", "select"), str),
+    **dict.fromkeys(("task", "split", "labels", "select", "sha256"), str),
     **dict.fromkeys(("frames", "recordings", "half_width"), int),
     **dict.fromkeys(("settings", "in_sample", "across_folds", "gains", "absent"), dict),
     **dict.fromkeys(("models", "weights", "temperatures", "folds", "notes"), list),
@@ -96,15 +100,30 @@ def _result(result: Result) -> dict[str, float | None]:
 def read_ensemble(path: Path) -> EnsembleFile:
     """The file; DataError where it is none, or is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        content = json.loads(read_text(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is damaged: is no JSON that fercache writes: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path}: is no ensemble of this version (expected format {FORMAT!r}); search it again")
     problem = _problem(content)
     if problem:
         raise DataError(f"{path}: {problem}")
+    if content["sha256"] != content_digest(content):
+        raise DataError(f"{path}: was changed or damaged since the search wrote it; search again")
     return EnsembleFile(path, content)
+
+
+def ensemble_text(content: Mapping[str, Any]) -> str:
+    """The text of the file, with the digest of what it says."""
+    return json.dumps({**content, "sha256": content_digest(content)}, indent=2) + "\n"
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over everything in the file but the digest itself."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _problem(content: Mapping[str, Any]) -> str | None:
@@ -128,8 +147,8 @@ def _problem(content: Mapping[str, Any]) -> str | None:
         return f"weights: found {weights}, expected one for each model, at least 0, that sum to 1"
     if not _numbers(temperatures, len(models), 1e-6, 1e6):
         return f"temperatures: found {temperatures}, expected a positive number for each model"
-    if half_width < 0:
-        return f"half_width: found {half_width!r}, expected a whole number from 0"
+    if not 0 <= half_width <= MOST_HALF_WIDTH:
+        return f"half_width: found {half_width!r:.40}, expected a whole number from 0 to {MOST_HALF_WIDTH}"
     classes = len(TASKS[content["task"]].classes)
     if thresholds is not None and not _numbers(thresholds, classes, 0, 1):
         return f"thresholds: found {thresholds}, expected {classes} numbers from 0 to 1"
