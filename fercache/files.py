@@ -184,6 +184,15 @@ def contents(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.endswith(PARTIAL))
 
 
+def refuse_other_contents(folder: Path, expected: str, error: type[FercacheError]) -> None:
+    """Raise `error` where a folder that is to be written to has anything in it, saying what it has and how to go on."""
+    names = contents(folder)
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        wanted = f"{expected} or an empty folder"
+        raise error(f"{folder}: contains {listed}, expected {wanted}; choose another folder, or remove this one")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8, newlines as given) whole or not at all."""
     write_bytes(path, text.encode())

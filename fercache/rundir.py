@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from fercache.documents import parse_yaml
 from fercache.errors import RunError
-from fercache.files import PARTIAL, contents, read_text, write_text
+from fercache.files import PARTIAL, read_text, refuse_other_contents, write_text
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +68,11 @@ class RunDir:
         Raises RunError where the folder holds something else.
         """
         if not self.config.exists():
-            others = contents(self.path)
-            if others:
-                raise RunError(f"{self.path}: holds {', '.join(others[:3])} and no config.yaml, so it is no run folder")
+            refuse_other_contents(self.path, f"a run ({self.config.name})", RunError)
             return {}
         try:
-            values = yaml.safe_load(_unsealed(read_text(self.config)))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            values = parse_yaml(_unsealed(read_text(self.config)))
+        except (OSError, ValueError) as error:
             raise RunError(f"{self.config}: cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise RunError(f"{self.config}: found {type(values).__name__}, expected keys with values")

@@ -35,7 +35,9 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
 
 def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "letters.txt").touch()
-    with pytest.raises(RunError, match=r"holds letters\.txt and no config\.yaml"):
+    with pytest.raises(
+        RunError, match=r"contains letters\.txt, expected a run \(config\.yaml\) or an empty folder; choose another"
+    ):
         RunDir(tmp_path).recorded()
     with pytest.raises(FercacheError, match="is a file, expected a folder"):
         RunDir(tmp_path / "letters.txt").recorded()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fercache.documents import parse_json
 from fercache.errors import CacheError
 from fercache.files import read_bytes, write_text_once
 
@@ -55,7 +56,7 @@ class Provenance:
     @classmethod
     def from_json(cls, text: str) -> Provenance:
         """The record from what `as_json` gave; ValueError or TypeError where that is none."""
-        return cls.from_plain(_parsed(text))
+        return cls.from_plain(parse_json(text))
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Provenance:
@@ -90,7 +91,7 @@ class CacheRecord:
 def parse_record(place: Path, text: str | bytes) -> CacheRecord:
     """The record in `text`, found in `place`; CacheError where it is none, was edited, or is another fercache's."""
     try:
-        content = _parsed(text)
+        content = parse_json(text)
         provenance, fingerprint = Provenance.from_plain(content["fields"]), content["fingerprint"]
         noted = content.get("recorded", {})
         if not isinstance(noted, dict):
@@ -102,14 +103,6 @@ def parse_record(place: Path, text: str | bytes) -> CacheRecord:
     if fingerprint != provenance.fingerprint:
         raise CacheError(f"{place}: was edited: its fingerprint is not that of its fields")
     return CacheRecord(provenance, noted)
-
-
-def _parsed(text: str | bytes) -> Any:  # noqa: ANN401 - what JSON can hold
-    """As json.loads; ValueError for every text that it cannot take."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("is nested too deep") from error
 
 
 def begin_record(folder: Path, record: CacheRecord) -> CacheRecord:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fercache.cli.options import PATH, config_options, manifest_option, out_option, read_config
+from fercache.cli.text import echo
 
 
 @click.group("cache")
@@ -23,7 +24,7 @@ def info(cache: Path, manifest: str | None, config: str | None, sets: tuple[str,
     c = read_config(config, None, sets)
     from fercache.stages.caches import cache_info
 
-    click.echo(cache_info(cache, _path(manifest), task=c.task))
+    echo(cache_info(cache, _path(manifest), task=c.task))
 
 
 @cache_group.command("verify")
@@ -41,7 +42,7 @@ def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, set
     from fercache.stages.caches import verify_cache
 
     result = verify_cache(cache, _path(manifest), fix=fix, task=c.task)
-    click.echo(result)
+    echo(result)
     if not result.clean:
         click.get_current_context().exit(1)
 
@@ -56,7 +57,7 @@ def pack(cache: Path, manifest: str | None, out: Path | None, config: str | None
     c = read_config(config, None, sets)
     from fercache.stages.caches import pack_cache
 
-    click.echo(pack_cache(cache, out, _path(manifest), task=c.task))
+    echo(pack_cache(cache, out, _path(manifest), task=c.task))
 
 
 def _path(text: str | None) -> Path | None:

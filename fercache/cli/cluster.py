@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fercache.cli.options import PATH, Command, config_options, read_config
+from fercache.cli.text import echo
 
 if TYPE_CHECKING:
     from fercache.cluster.submit import Given
@@ -93,7 +94,7 @@ def plan(
 
         measured = measure(prepared.config, prepared.config.slurm.heads)
     made = make(prepared, measured)
-    click.echo(json.dumps(made.as_plain(), indent=2) if as_json else made)
+    echo(json.dumps(made.as_plain(), indent=2) if as_json else made)
 
 
 @slurm_group.command()
@@ -115,7 +116,7 @@ def submit(
     from fercache.cluster.submit import submit as send
 
     again = _submit_command(config, sets, template, stage_flags, flags)
-    click.echo(send(c, _given(stages, template, flags, stage_flags), again))
+    echo(send(c, _given(stages, template, flags, stage_flags), again))
 
 
 @slurm_group.command()
@@ -127,4 +128,4 @@ def status(as_json: bool, config: str | None, sets: tuple[str, ...]) -> None:
     from fercache.cluster.status import status as look
 
     found = look(c, _submit_command(config, sets))
-    click.echo(json.dumps(found.as_plain(), indent=2) if as_json else found)
+    echo(json.dumps(found.as_plain(), indent=2) if as_json else found)

@@ -14,6 +14,7 @@ from fercache.cli.options import (
     read_config,
     required,
 )
+from fercache.cli.text import echo
 from fercache.errors import ConfigError
 from fercache.tasks import TASKS, get_task
 
@@ -31,7 +32,7 @@ def synth(out: Path, setting: str | None, config: str | None, sets: tuple[str, .
     from fercache import runtime
     from fercache.data.synth import SynthSettings, synthesise
 
-    click.echo(synthesise(out, SynthSettings(**vars(c.synth), seed=c.seed), runtime.thread_count(c.threads)))
+    echo(synthesise(out, SynthSettings(**vars(c.synth), seed=c.seed), runtime.thread_count(c.threads)))
 
 
 @click.group("manifest")
@@ -61,4 +62,4 @@ def affwild2(
     target = out if out is not None else required(settings.manifest, "--out", "manifest")
     manifest, account = build_manifest(root, get_task(settings.task), read_lengths(lengths) if lengths else None)
     write_manifest(target, manifest)
-    click.echo("\n".join([*account.lines(manifest), f"written: {target}"]))
+    echo("\n".join([*account.lines(manifest), f"written: {target}"]))

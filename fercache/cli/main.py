@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import sys
 from typing import Any
 
 import click
 
 from fercache import __version__
 from fercache.cli import commands
+from fercache.cli.text import BarSafeHandler, echo
 from fercache.errors import FercacheError, Stopped
 from fercache.runtime import queue_again, ranks, stops_at_once
 
@@ -33,17 +33,17 @@ class FercacheGroup(click.Group):
             with stops_at_once():
                 return super().invoke(ctx)
         except FercacheError as error:
-            click.echo(f"{rank_words()}Error: {error}", err=True)
+            echo(f"{rank_words()}Error: {error}", err=True)
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
             said = f"Stopped by {stop}: what was finished is saved; the same command goes on from there."
-            click.echo(f"{rank_words()}{said}", err=True)
+            echo(f"{rank_words()}{said}", err=True)
             queue_again(stop)
             ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            click.echo(f"{rank_words()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
+            echo(f"{rank_words()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
             ctx.exit(EXIT_PROBLEM)
 
 
@@ -56,17 +56,8 @@ def rank_words() -> str:
     return f"[rank {here.rank}] " if here.count > 1 else ""
 
 
-class _BarSafeHandler(logging.Handler):
-    """Log lines on standard error that do not tear progress bars."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
 def _set_up_logging() -> None:
-    handler = _BarSafeHandler()
+    handler = BarSafeHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("fercache")
     logger.handlers = [handler]

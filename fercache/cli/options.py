@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fercache.cli.text import echo
 from fercache.config import Config, load_config
 from fercache.errors import ConfigError
 from fercache.runtime import ranks
@@ -62,7 +63,7 @@ def read_config(source: str | None, section: str | None, sets: Sequence[str], **
 def say(result: object) -> None:
     """Print a command's result; of several ranks only the first does."""
     if ranks().first:
-        click.echo(result)
+        echo(result)
 
 
 def required(value: str | Path | None, option: str, key: str) -> Path:

@@ -14,6 +14,7 @@ from fercache.cli.options import (
     read_config,
     result_path,
 )
+from fercache.cli.text import echo
 
 
 @click.command()
@@ -27,7 +28,7 @@ def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
     c = read_config(config or "demo", None, sets)
     from fercache.pipeline.demo import demo as run
 
-    click.echo(run(out, c))
+    echo(run(out, c))
 
 
 @click.command()
@@ -43,4 +44,4 @@ def reproduce(lengths: Path | None, out: Path | None, config: str | None, sets: 
     c = read_config(config, "reproduce", sets, lengths=lengths and str(lengths))
     from fercache.pipeline.reproduce import reproduce as run
 
-    click.echo(run(result_path(out, c, "reproduce"), c))
+    echo(run(result_path(out, c, "reproduce"), c))

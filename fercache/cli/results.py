@@ -16,6 +16,7 @@ from fercache.cli.options import (
     required,
     result_path,
 )
+from fercache.cli.text import echo
 from fercache.errors import ConfigError
 
 DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
@@ -55,11 +56,11 @@ def ensemble(
     if applied is not None:
         if out is None:
             raise ConfigError("--out is missing: name the predictions file to write")
-        click.echo(apply_ensemble(applied, paths, out))
+        echo(apply_ensemble(applied, paths, out))
         return
     source = required(c.manifest, "--manifest", "manifest")
     file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task, seed=c.seed)
-    click.echo(f"{describe_search(file)}\n\n{file}")
+    echo(f"{describe_search(file)}\n\n{file}")
 
 
 def _default_predictions(project: str | None) -> tuple[Path, ...]:
@@ -96,7 +97,7 @@ def evaluate(
     from fercache.stages.evaluate import evaluate as stage
 
     found = stage(source, predictions, task=c.task)
-    click.echo(json.dumps(list(map(as_plain, found)), indent=2) if as_json else describe(found, videos=videos))
+    echo(json.dumps(list(map(as_plain, found)), indent=2) if as_json else describe(found, videos=videos))
 
 
 @click.command()
@@ -113,7 +114,7 @@ def export(
     source = required(c.manifest, "--manifest", "manifest")
     from fercache.stages.export import export as stage
 
-    click.echo(stage(predictions, source, out, form, task=c.task))  # type: ignore[arg-type]
+    echo(stage(predictions, source, out, form, task=c.task))  # type: ignore[arg-type]
 
 
 @click.command()
@@ -141,4 +142,4 @@ def report(
     source = required(c.manifest, "--manifest", "manifest")
     from fercache.stages.report import report as stage
 
-    click.echo(stage(folder, source, out, split=split, videos=videos, task=c.task))
+    echo(stage(folder, source, out, split=split, videos=videos, task=c.task))

@@ -19,6 +19,7 @@ from fercache.cli.options import (
     result_path,
     say,
 )
+from fercache.cli.text import echo
 from fercache.errors import ConfigError, raise_problems
 
 
@@ -91,7 +92,7 @@ def extract(
 
     part = Shard.parse(shard) if shard else None
     call = plan_extraction if plan else stage
-    click.echo(call(source, chosen, folder, c.extract, shard=part, task=c.task, seed=c.seed, threads=c.threads))
+    echo(call(source, chosen, folder, c.extract, shard=part, task=c.task, seed=c.seed, threads=c.threads))
 
 
 @click.command("train-temporal")
@@ -170,4 +171,4 @@ def predict(
     target = result_path(out, c, f"{named.name}-{c.predict.split}.h5")
     from fercache.stages.predict import predict as stage
 
-    click.echo(stage(run, source, folder, target, c.predict, task=c.task, threads=c.threads))
+    echo(stage(run, source, folder, target, c.predict, task=c.task, threads=c.threads))

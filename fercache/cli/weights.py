@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fercache.cli.options import PATH, config_options, format_option, read_config
+from fercache.cli.text import echo
 
 
 @click.group("weights")
@@ -28,7 +29,7 @@ def inspect(source: str, faces: Path | None, form: str | None, config: str | Non
     c = read_config(config, None, sets)
     from fercache.stages.weights import describe, inspect_weights
 
-    click.echo(describe(inspect_weights(source, faces=faces, form=form, threads=c.threads)))
+    echo(describe(inspect_weights(source, faces=faces, form=form, threads=c.threads)))
 
 
 @weights_group.command("convert")
@@ -44,4 +45,4 @@ def convert(source: str, out: Path, form: str | None, config: str | None, sets: 
     read_config(config, None, sets)
     from fercache.stages.weights import convert_weights
 
-    click.echo(convert_weights(source, out, form=form))
+    echo(convert_weights(source, out, form=form))

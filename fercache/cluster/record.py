@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fercache.documents import read_json
 from fercache.errors import RunError
 from fercache.files import write_text
 
@@ -55,7 +56,7 @@ class Record:
         if not path.exists():
             return cls(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             jobs = [
                 Submitted(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])})
                 for job in content["jobs"]

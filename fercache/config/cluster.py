@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from fercache.config.fields import check, value
+from fercache.config.fields import MOST_SEED, check, number, value
 
 
 @dataclass(frozen=True)
 class JobConfig:
     """What the jobs of one stage ask for. What is not said here is the cluster's default, or a flag of sbatch."""
 
-    nodes: int = value(1, "at least 1")
+    nodes: int = number(1, 1, 10_000)
     """Machines of a job."""
-    ranks: int = value(1, "at least 1; more than one process only where a network is trained")
+    ranks: int = number(1, 1, 1000, "from 1 to 1000; more than one process only where a network is trained")
     """Processes on each machine that train one network, as a rule one a GPU."""
-    cpus: int | None = value(None, "at least 1, or nothing")
+    cpus: int | None = number(None, 1, 10_000)
     """Processors of each process; fercache takes as many threads."""
-    gpus: int = value(0, "0, or at least one a rank")
+    gpus: int = number(0, 0, 1000, "0, or at least one a rank")
     """GPUs of each machine."""
     memory: str | None = value(None, "as in 32G, or nothing")
     """Memory of each machine."""
@@ -27,19 +27,15 @@ class JobConfig:
     predict, ensemble and report have to fit into it."""
     flags: tuple[str, ...] = ()
     """More flags of sbatch, each with its value in one word, as in [--gres=gpu:a100:1]."""
-    frames_per_s: float | None = value(None, "above 0, or nothing")
+    frames_per_s: float | None = number(None, 0, 1e9, above=True)
     """For the plan: frames (train_temporal: windows) that one job gets through in a second."""
 
     def __post_init__(self) -> None:
         check(
             self,
-            nodes=self.nodes >= 1,
-            ranks=self.ranks >= 1,
-            cpus=self.cpus is None or self.cpus >= 1,
             gpus=self.gpus == 0 or self.gpus >= self.ranks,
             memory=self.memory is None or re.fullmatch(r"[0-9]+[KMGT]?", self.memory) is not None,
             time=self.time is None or _minutes(self.time) >= 5,
-            frames_per_s=self.frames_per_s is None or self.frames_per_s > 0,
         )
 
     @property
@@ -52,13 +48,13 @@ class JobConfig:
 class SlurmConfig:
     """The pipeline as a graph of jobs."""
 
-    shards: int = value(8, "at least 1")
+    shards: int = number(8, 1, 10_000)
     """Parts of the extraction: tasks of its job array."""
-    at_once: int | None = value(None, "at least 1, or nothing")
+    at_once: int | None = number(None, 1, 10_000)
     """Most parts that run at a time; nothing means as many as there is room for."""
     heads: tuple[str, ...] = value(("gru", "transformer"), "names of heads, each once")
     """Heads to train; with the frame network they make the ensemble."""
-    seeds: tuple[int, ...] = value((), "numbers from 0, each once")
+    seeds: tuple[int, ...] = number((), 0, MOST_SEED, "numbers from 0, each once")
     """Train each head once with each of these seeds, and fuse those of one seed; nothing means the config's `seed`."""
     template: str | None = None
     """File with lines for the beginning of each script: modules, environments, variables. Taken as it is."""
@@ -76,10 +72,8 @@ class SlurmConfig:
     def __post_init__(self) -> None:
         check(
             self,
-            shards=self.shards >= 1,
-            at_once=self.at_once is None or self.at_once >= 1,
             heads=len(set(self.heads)) == len(self.heads),
-            seeds=len(set(self.seeds)) == len(self.seeds) and min(self.seeds, default=0) >= 0,
+            seeds=len(set(self.seeds)) == len(self.seeds),
             python=len(self.python) > 0,
         )
 

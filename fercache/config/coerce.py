@@ -46,7 +46,7 @@ def _coerce_float(value: object) -> float:
     # YAML 1.1 reads 5e-4, without a point, as text.
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of a whole number of hundreds of digits
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(WORDS[float])

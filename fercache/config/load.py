@@ -12,10 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fercache.config.coerce import coerce, field_types
 from fercache.config.schema import SECTIONS, Config
+from fercache.documents import DocumentError, parse_yaml, read_yaml
 from fercache.errors import ConfigError, raise_problems
 
 DEFAULT_FILE = Path("fercache.yaml")
@@ -56,42 +55,19 @@ def _read_source(source: str | None) -> tuple[str, dict[str, Any]]:
         return "defaults", {}
     name = str(DEFAULT_FILE) if source is None else source
     if Path(name).is_file():
-        return name, _parse_yaml(_read_text(Path(name)), name)
+        try:
+            return name, _keys(read_yaml(Path(name)), name)
+        except OSError as error:
+            raise ConfigError(f"{name}: cannot be read: {error.strerror}") from error
+        except DocumentError as error:
+            raise ConfigError(f"{name}: {error}") from error
     shipped = shipped_configs()
     if name not in shipped:
         raise ConfigError(f"{name}: no such file, nor a shipped config; those are {', '.join(shipped)}")
-    return name, _parse_yaml(shipped[name], name)
+    return name, _keys(parse_yaml(shipped[name]), name)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error: plain YAML takes the last, in silence."""
-
-
-def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    # A merge key (<<) may bring keys that others override: that is its purpose.
-    own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    keys = [loader.construct_object(key, deep=True) for key in own]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"key stands twice: {', '.join(twice)}", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def _parse_yaml(text: str, label: str) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"{label}: is not valid YAML: {' '.join(str(error).split())}") from error
+def _keys(values: object, label: str) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{label}: found {type(values).__name__}, expected keys with values")
@@ -103,9 +79,9 @@ def _parse_set(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text}: expected KEY=VALUE")
     try:
-        return {key.strip(): yaml.safe_load(value)}
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        return {key.strip(): parse_yaml(value)}
+    except DocumentError as error:
+        raise ConfigError(f"--set {text:.200}: the value {error}") from error
 
 
 def _owner(name: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fercache.config.cluster import SlurmConfig
-from fercache.config.fields import Precision, check, value
+from fercache.config.fields import MOST_IMAGE_SIZE, MOST_SEED, MOST_WORKERS, Precision, check, number, value
 from fercache.config.training import FinetuneConfig, TrainTemporalConfig
 from fercache.tasks import get_task
 
@@ -23,9 +23,11 @@ class ExtractConfig:
     """A run folder or a weights file; nothing means `out`/cnn."""
     weights_format: str | None = None
     """The weights file's format, where its contents do not decide."""
-    image_size: int | None = value(None, "at least 48, or nothing for the weights' own")
-    """Side of the square the network sees, in pixels; only a raw weights file may be given another."""
-    batch_size: int | None = value(None, "from 1 to 512, or nothing")
+    image_size: int | None = number(None, 48, MOST_IMAGE_SIZE)
+    """Side of the square the network sees, in pixels; nothing means the weights' own. Only a raw weights file may be
+    given another."""
+    # A kill loses the batches that are being computed and written.
+    batch_size: int | None = number(None, 1, 512)
     """Frames a pass of the network; nothing means what the cache was begun with, else 32 on a CPU (64 up to 128 px),
     128 on a GPU."""
     backend: Literal["auto", "eager", "compile", "openvino"] = "auto"
@@ -38,17 +40,11 @@ class ExtractConfig:
     bad_frames: Literal["fail", "skip"] | None = value(None, "fail, skip, or nothing")
     """fail: a video with a frame that cannot be decoded is left out; skip: the frame is, and recorded; nothing means
     fail, and skip in the jobs of `fercache slurm`, whose graph would end for one broken frame in millions."""
-    workers: int | None = value(None, "at least 0")
+    workers: int | None = number(None, 0, MOST_WORKERS)
     """Processes that decode frames; nothing means one on a CPU, up to eight with a GPU."""
 
     def __post_init__(self) -> None:
-        check(
-            self,
-            image_size=self.image_size is None or self.image_size >= 48,
-            # A kill loses the batches that are being computed and written.
-            batch_size=self.batch_size is None or 1 <= self.batch_size <= 512,
-            workers=self.workers is None or self.workers >= 0,
-        )
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -59,13 +55,13 @@ class PredictConfig:
     """Run folder of a CNN or a head."""
     split: Literal["train", "validation", "test"] = "validation"
     """Which videos of the manifest."""
-    batch_size: int = value(512, "at least 1")
+    batch_size: int = number(512, 1, 100_000)
     """Windows a pass of a head."""
     allow_missing: bool = False
     """Go on without the videos that the cache lacks."""
 
     def __post_init__(self) -> None:
-        check(self, batch_size=self.batch_size >= 1)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,14 @@ class EnsembleConfig:
 
     predictions: tuple[str, ...] = ()
     """Predictions files; nothing means those of CNN, GRU and Transformer on validation in `out`."""
-    step: float = value(0.01, "one over a whole number, from 0.001 to 1")
+    step: float = number(0.01, 0.001, 1, "one over a whole number, from 0.001 to 1")
     """Distance of neighbouring weights in the search."""
 
-    folds: int = value(5, "0, or at least 2")
+    folds: int = number(5, 0, 1000, "0, or from 2 to 1000")
     """Parts of the recordings: on all but one is chosen, on that one is scored, in turn; 0 leaves that out."""
-    smoothing: tuple[int, ...] = value((0,), "one or more half widths, each from 0 to 100000, as in [0, 5, 15]")
+    smoothing: tuple[int, ...] = number(
+        (0,), 0, 100_000, "one or more half widths, each from 0 to 100000, as in [0, 5, 15]"
+    )
     """Half widths of the box over time, in frames, of which the best is taken; [0] does not smooth."""
     temperatures: bool = False
     """Divide each model's logits by a number of its own, so that its probabilities mean what they say."""
@@ -91,8 +89,8 @@ class EnsembleConfig:
         check(
             self,
             step=0.999 < inverse < 1000.001 and abs(inverse - round(inverse)) < 1e-6,
-            folds=self.folds == 0 or self.folds >= 2,
-            smoothing=len(self.smoothing) > 0 and all(0 <= width <= 100_000 for width in self.smoothing),
+            folds=self.folds != 1,
+            smoothing=len(self.smoothing) > 0,
         )
 
 
@@ -102,17 +100,17 @@ class SynthConfig:
 
     setting: Literal["steady", "transitions"] = value("steady", "steady or transitions")
     """steady: a face tells its label in every frame; transitions: only the order of frames tells it."""
-    train: int = value(24, "at least 0, and one split above 0")
+    train: int = number(24, 0, 100_000, "from 0 to 100000, and one split above 0")
     """Recordings in the training split; one in six gives two videos."""
-    validation: int = value(10, "at least 0")
+    validation: int = number(10, 0, 100_000)
     """Recordings in the validation split."""
-    test: int = value(4, "at least 0")
+    test: int = number(4, 0, 100_000)
     """Recordings without annotations."""
-    seconds: float = value(8.0, "from 1 (transitions: from 3) to 3600")
+    seconds: float = number(8.0, 1, 3600, "from 1 (transitions: from 3) to 3600")
     """Mean length of a recording."""
-    fps: float = value(30.0, "from 5 (transitions: from 10) to 120")
+    fps: float = number(30.0, 5, 120, "from 5 (transitions: from 10) to 120")
     """Frames per second; 30 is what most of Aff-Wild2 has."""
-    image_size: int = value(112, "from 32 to 224")
+    image_size: int = number(112, 32, 224)
     """Side of the square crops, in pixels."""
 
     def __post_init__(self) -> None:
@@ -121,12 +119,9 @@ class SynthConfig:
         check(
             self,
             setting=self.setting in ("steady", "transitions"),
-            train=self.train >= 0 and self.train + self.validation + self.test > 0,
-            validation=self.validation >= 0,
-            test=self.test >= 0,
-            seconds=(3 if moving else 1) <= self.seconds <= 3600,
-            fps=(10 if moving else 5) <= self.fps <= 120,
-            image_size=32 <= self.image_size <= 224,
+            train=self.train + self.validation + self.test > 0,
+            seconds=self.seconds >= 3 or not moving,
+            fps=self.fps >= 10 or not moving,
         )
 
 
@@ -156,9 +151,9 @@ class Config:
 
     task: str | None = None
     """expr, expr8, au or au_f1; nothing means the manifest's."""
-    seed: int = value(0, "at least 0")
+    seed: int = number(0, 0, MOST_SEED)
     """Of every random number."""
-    threads: int | None = value(None, "at least 1")
+    threads: int | None = number(None, 1, 1024)
     """Of the processor; nothing means SLURM_CPUS_PER_TASK, else the cores this process may use."""
     manifest: str | None = None
     """The manifest's file."""
@@ -178,7 +173,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.task is not None:
             get_task(self.task)
-        check(self, seed=self.seed >= 0, threads=self.threads is None or self.threads >= 1)
+        check(self)
 
 
 SECTIONS = {

@@ -15,7 +15,7 @@ from fercache.config.load import DEFAULT_FILE, load_config
 from fercache.data.manifest import Video, read_manifest
 from fercache.data.shards import deal
 from fercache.errors import RunError
-from fercache.files import contents, write_text
+from fercache.files import refuse_other_contents, write_text
 from fercache.pipeline import fits
 from fercache.pipeline.graph import WHOLE, Progress, Step
 from fercache.rundir import RunDir
@@ -200,8 +200,7 @@ def check_project(folder: Path, config: Config) -> None:
     """Raise RunError where the folder holds something else than a project of this config, with the keys that differ."""
     file = folder / DEFAULT_FILE
     if not file.exists():
-        if contents(folder):
-            raise RunError(f"{folder}: is not empty and holds no {DEFAULT_FILE}; choose another folder")
+        refuse_other_contents(folder, f"a project ({DEFAULT_FILE})", RunError)
         return
     before, now = as_plain(load_config(str(file))), as_plain(config)
     if other := fits.in_words(fits.differences(before, now)):

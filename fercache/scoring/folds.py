@@ -10,26 +10,21 @@ import warnings
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fercache.errors import DataError
 from fercache.tasks import Task
 
 
-def folds(task: Task, labels: np.ndarray, recording: np.ndarray, count: int, seed: int) -> np.ndarray:
+def folds(task: Task, labels: np.ndarray, recording: np.ndarray, count: int, seed: int) -> np.ndarray | None:
     """The fold of each frame, int64 (F,): recordings are whole in one, classes as evenly shared out as that allows.
 
     labels: (F,) or (F, C); recording: (F,). Frames without a label are in the fold of their recording, -1 where that
-    has none at all. Where recordings cannot be dealt into so many there are fewer folds. DataError where there are
-    fewer labelled recordings than folds, or no class has a frame for each.
+    has none at all. Where recordings cannot be dealt into so many, or no class has a frame for each, there are fewer
+    folds; None where not even two can be made.
     """
     strata = _strata(task, labels)
     counted = strata >= 0
-    there = np.unique(recording[counted])
-    if len(there) < count:
-        least = f"found {len(there)} recordings with labels, expected {count} or more"
-        raise DataError(f"folds: {least}, one a fold; fewer folds may be asked for, or 0 for none")
-    most = int(np.bincount(strata[counted]).max())
-    if most < count:
-        raise DataError(f"folds: no class has more than {most} labelled frames, expected {count} or more of one")
+    count = min(count, len(np.unique(recording[counted])), int(np.bincount(strata[counted], minlength=1).max()))
+    if count < 2:
+        return None
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     of_recording = np.full(int(recording.max()) + 1, -1)
     with warnings.catch_warnings():

@@ -19,7 +19,7 @@ from fercache.cache.predictions import Predictions, VideoPredictions, check_repl
 from fercache.config import EnsembleConfig, as_plain
 from fercache.data.manifest import read_manifest
 from fercache.errors import ConfigError, DataError, RunError
-from fercache.files import contents, write_text
+from fercache.files import refuse_other_contents, write_text
 from fercache.scoring.choice import SEARCHED, Recipe
 from fercache.scoring.folds import absent, folds
 from fercache.scoring.grid import point_count
@@ -31,6 +31,7 @@ from fercache.stages.ensemble_file import (
     FORMAT,
     choice_as_plain,
     ensemble_text,
+    fewer_folds,
     notes,
     read_ensemble,
     worth_as_plain,
@@ -94,14 +95,15 @@ def search_ensemble(
 
 
 def _folds(frames: Aligned, settings: EnsembleConfig, seed: int) -> np.ndarray | None:
-    """The fold of each frame; None where none are asked for. DataError where recordings are too few."""
+    """The fold of each frame; None where none are asked for, or recordings are too few for two."""
     if not settings.folds:
         return None
     outputs = frames.outputs
-    found = folds(outputs.task, outputs.labels, outputs.recording, settings.folds, seed)
-    if found.max() + 1 < settings.folds:
-        log.warning("the recordings can be dealt into %d folds alone, not %d", found.max() + 1, settings.folds)
-    return found
+    fold = folds(outputs.task, outputs.labels, outputs.recording, settings.folds, seed)
+    count = 0 if fold is None else int(fold.max()) + 1
+    if count < settings.folds:
+        log.warning("%s", fewer_folds(settings.folds, count))
+    return fold
 
 
 def apply_ensemble(file: Path, predictions: Sequence[Path], out: Path) -> Path:
@@ -163,8 +165,8 @@ def _check_folder(out: Path, wanted: dict[str, Any], models: list[str]) -> None:
         other += ["models"] if before.models != models else []
         if other:
             raise RunError(f"{out}: holds an ensemble of other {', '.join(other)}; choose another folder, or remove it")
-    elif contents(out):
-        raise RunError(f"{out}: is not empty and holds no {FILE_NAME}; choose another folder")
+        return
+    refuse_other_contents(out, f"an ensemble ({FILE_NAME})", RunError)
 
 
 def _check_points(models: int, step: float) -> None:

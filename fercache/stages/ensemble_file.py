@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fercache.documents import DocumentError, read_json
 from fercache.errors import DataError
-from fercache.files import read_text
 from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Choice
 from fercache.scoring.honest import Result, Value, Worth
 from fercache.stages.wording import or_none, span
@@ -100,11 +100,11 @@ def _result(result: Result) -> dict[str, float | None]:
 def read_ensemble(path: Path) -> EnsembleFile:
     """The file; DataError where it is none, or is damaged."""
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is damaged: is no JSON that fercache writes: {error}") from error
+    except DocumentError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path}: is no ensemble of this version (expected format {FORMAT!r}); search it again")
     problem = _problem(content)
@@ -213,6 +213,8 @@ def notes(content: Mapping[str, Any]) -> list[str]:
             f" {across:.4f}): report the latter."
         ]
         told += [_gain(name, gain) for name, gain in content["gains"]["across_folds"].items()]
+    if len(content["folds"]) < content["settings"]["folds"]:
+        told.append(fewer_folds(content["settings"]["folds"], len(content["folds"])) + ".")
     if content["absent"]:
         told.append("Nothing could be chosen for a class that is in one fold alone: " + ", ".join(content["absent"]))
     if content["select"] != "last" and content["split"] == "validation":
@@ -220,6 +222,11 @@ def notes(content: Mapping[str, Any]) -> list[str]:
             "The models' epochs were chosen on these videos too (select: best), so that all these numbers are too high."
         )
     return told
+
+
+def fewer_folds(wanted: int, made: int) -> str:
+    """A sentence on folds that there were too few recordings for."""
+    return f"The recordings suffice for {made or 'no'} folds, not for {wanted}"
 
 
 def _gain(name: str, gain: Mapping[str, float]) -> str:

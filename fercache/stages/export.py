@@ -19,13 +19,14 @@ import numpy as np
 from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions
 from fercache.data.annotations import write_annotation
 from fercache.data.manifest import Manifest, Video, read_manifest
-from fercache.errors import DataError, RunError, raise_problems
-from fercache.files import contents, write_text
+from fercache.errors import ConfigError, DataError, RunError, raise_problems
+from fercache.files import refuse_other_contents, write_text
 from fercache.scoring.metrics import decide, probabilities
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
 
+FORMATS = ("abaw2021", "csv")
 Format = Literal["abaw2021", "csv"]
 FILLED = "filled.csv"
 
@@ -49,6 +50,8 @@ def export(predictions: Path, manifest: Path, out: Path, form: Format = "abaw202
     probabilities too. Raises DataError where the split has videos that were not predicted,
     RunError where `out` is not empty.
     """
+    if form not in FORMATS:
+        raise ConfigError(f"format: found {form!r}, expected one of {', '.join(FORMATS)}")
     data = read_manifest(manifest, task)
     found = read_predictions(predictions)
     if found.task != data.task:
@@ -57,17 +60,16 @@ def export(predictions: Path, manifest: Path, out: Path, form: Format = "abaw202
     _check_videos(predictions, found, videos)
     if form == "csv" and any(f"{video.video_id}.csv" == FILLED for video in videos):
         raise DataError(f"a video is called {Path(FILLED).stem}, which is the name of the list of filled frames")
-    if contents(out):
-        raise RunError(f"{out}: is not empty; choose a new folder for the exported files")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / "files"
-        folder.mkdir()
-        _write_videos(folder, found, videos, data, form)
-        try:
+    refuse_other_contents(out, "a new name", RunError)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+            folder = Path(temporary) / "files"
+            folder.mkdir()
+            _write_videos(folder, found, videos, data, form)
             os.replace(folder, out)
-        except OSError as error:
-            raise RunError(f"{out}: cannot be replaced by the exported folder: {error.strerror}") from error
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from error
     return out
 
 

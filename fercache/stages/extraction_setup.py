@@ -24,7 +24,7 @@ from fercache.data.frames import FrameList
 from fercache.data.manifest import Video, read_manifest
 from fercache.data.shards import Shard, deal, frames_of, imbalance
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
-from fercache.files import contents, sha256_of
+from fercache.files import refuse_other_contents, sha256_of
 from fercache.models.backends import BACKENDS, choose_backend, device_of
 from fercache.models.weights import FrameWeights, load_weights
 
@@ -93,7 +93,7 @@ def prepare_extraction(
     provenance = _provenance(loaded, settings, before)
     if before and before.provenance != provenance:
         found = "; ".join(before.provenance.differences(provenance))
-        raise CacheError(f"{cache}: holds another cache: {found}")
+        raise CacheError(f"{cache}: contains a different cache: {found}; choose another folder, or remove this one")
     shape = _shape(loaded, provenance)
     missing = _what_is_missing(Cache(cache), videos, frames) if before else list(zip(videos, frames, strict=True))
     begun = begun_videos(cache)
@@ -156,8 +156,7 @@ def _read_begun(cache: Path) -> CacheRecord | None:
         raise CacheError(f"{cache}: is a file, expected a folder (a packed cache is not added to)")
     if (cache / FILE_NAME).exists():
         return read_record(cache)
-    if contents(cache):
-        raise CacheError(f"{cache}: is not empty and is no cache; choose another folder")
+    refuse_other_contents(cache, f"a cache ({FILE_NAME})", CacheError)
     return None
 
 

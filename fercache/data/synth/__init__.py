@@ -20,8 +20,9 @@ from tqdm import tqdm
 from fercache.data.synth.settings import SynthSettings, Video, plan_videos
 from fercache.data.synth.sheet import contact_sheet
 from fercache.data.synth.writer import FRAMES, Written, write_video
+from fercache.documents import read_json
 from fercache.errors import ConfigError, DataError
-from fercache.files import write_text
+from fercache.files import refuse_other_contents, write_text
 from fercache.tasks import EXPRESSIONS
 
 __all__ = ["SynthSettings", "contact_sheet", "synthesise"]
@@ -59,19 +60,21 @@ def synthesise(out: Path, settings: SynthSettings, workers: int = 1) -> Path:
 
 def _is_complete(out: Path, settings: SynthSettings) -> bool:
     """Whether `out` holds this very data set; DataError where it holds something that is not a part of it."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record = read_json(out / RECORD)
     except (OSError, ValueError):
-        raise DataError(f"{out}: is not empty and holds no data set made by fercache ({RECORD})") from None
+        refuse_other_contents(out, f"a data set made by fercache ({RECORD})", DataError)
+        return False
     wanted = settings.record()
     found = {key: record.get(key) for key in wanted} if isinstance(record, dict) else {}
     if found != wanted:
         differing = ", ".join(
             f"{key} {found.get(key)!r} (not {wanted[key]!r})" for key in wanted if found.get(key) != wanted[key]
         )
-        raise DataError(f"{out}: holds a data set made with other settings: {differing}")
+        raise DataError(
+            f"{out}: contains a data set made with other settings: {differing};"
+            " choose another folder, or remove this one"
+        )
     return bool(record.get("complete"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ import numpy as np
 from fercache.cache.predictions import Predictions, list_predictions
 from fercache.data.frames import decode
 from fercache.data.manifest import Manifest, Video
+from fercache.documents import parse_json
 from fercache.errors import DataError
+from fercache.files import read_text
 from fercache.rundir import RunDir
 from fercache.scoring.choice import Choice, surface
 from fercache.scoring.metrics import decide
@@ -118,7 +119,7 @@ def _runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
     runs, file = {}, RunDir(Path()).metrics.name
     for path in sorted([*folder.glob(f"*/{file}"), *folder.glob(f"*/*/{file}")]):
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [parse_json(line) for line in read_text(path).splitlines()]
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
         for number, line in enumerate(lines, 1):
