@@ -44,14 +44,22 @@ def manifest_group() -> None:
 @click.argument("root", type=PATH)
 @click.option("--task", help=f"One of {', '.join(TASKS)}.")
 @lengths_option
+@click.option("--allow-unlabelled", is_flag=True, help="List the videos although none has labels of the task.")
 @out_option("The manifest to write.")
 @config_options
 def affwild2(
-    root: Path, task: str | None, lengths: Path | None, out: Path | None, config: str | None, sets: tuple[str, ...]
+    root: Path,
+    task: str | None,
+    lengths: Path | None,
+    allow_unlabelled: bool,
+    out: Path | None,
+    config: str | None,
+    sets: tuple[str, ...],
 ) -> None:
     """Make the manifest of a folder in the Aff-Wild2 layout, and print what disagreed in it.
 
-    ROOT holds cropped_aligned/ and annotations/. Videos without labels go to the test split.
+    Below ROOT, frames are looked for in cropped_aligned/ (with or without batches) and annotations in the folder of
+    the task's track; what was taken is printed. Videos without labels go to the test split.
     """
     from fercache.data.affwild2 import build_manifest, read_lengths
     from fercache.data.manifest import write_manifest
@@ -60,6 +68,7 @@ def affwild2(
     if settings.task is None:
         raise ConfigError(f"--task is missing: one of {', '.join(TASKS)}")
     target = out if out is not None else required(settings.manifest, "--out", "manifest")
-    manifest, account = build_manifest(root, get_task(settings.task), read_lengths(lengths) if lengths else None)
+    known = read_lengths(lengths) if lengths else None
+    manifest, account = build_manifest(root, get_task(settings.task), known, allow_unlabelled=allow_unlabelled)
     write_manifest(target, manifest)
     echo("\n".join([*account.lines(manifest), f"written: {target}"]))

@@ -1,8 +1,10 @@
 """Aff-Wild2's folders, turned into a manifest, with an account of all that disagrees.
 
-    ROOT/cropped_aligned/<video>[_left|_right]/00001.jpg
+    ROOT/cropped_aligned/[batch*/]<video>[_left|_right]/00001.jpg
     ROOT/annotations/{EXPR,AU}_Set/{Train_Set,Validation_Set}/<video>.txt     (ABAW 2021)
-    ROOT/annotations/*_Challenge/...                                          (from ABAW3 on)
+    ROOT/Third ABAW Annotations/EXPR_Classification_Challenge/...             (from ABAW3 on)
+
+`layouts` says where else they are looked for.
 
 Label lines, image numbers and video lengths of Aff-Wild2 disagree, often by one, sometimes by
 thousands. One rule reconciles them: **the length of a video is the number of its label lines, else
@@ -21,14 +23,14 @@ from pathlib import Path
 
 from fercache.data.annotations import labelled, read_annotation
 from fercache.data.frames import list_frames
+from fercache.data.layouts import FRAMES, SETS, find_track, find_videos
 from fercache.data.manifest import Manifest, Video, check_video_id
-from fercache.errors import DataError, raise_problems
+from fercache.errors import DataError, raise_problems, together
+from fercache.files import read_text
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
 
-FRAMES = "cropped_aligned"
-SETS = {"train": "Train_Set", "validation": "Validation_Set"}
 SIDES = ("_left", "_right")
 
 
@@ -41,6 +43,9 @@ class Reconciled:
     """Frames with an image and a label."""
     faceless: int = 0
     """Frames of the videos' lengths without an image."""
+    frames_from: list[str] = field(default_factory=list)
+    """Folders that hold the videos' folders."""
+    labels_from: str = ""
     missing_sets: list[str] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
     """Videos with images numbered above the length."""
@@ -60,6 +65,7 @@ class Reconciled:
         shown = [
             f"{len(manifest.videos)} videos ({counts}), task {manifest.task.name}",
             f"{self.images} frames with a face ({self.labelled} of them labelled), {self.faceless} without",
+            f"frames from {', '.join(self.frames_from) or 'nowhere'}; labels from {self.labels_from or 'nowhere'}",
         ]
         for what, names in (
             ("folders of the layout that are not there", self.missing_sets),
@@ -78,7 +84,7 @@ class Reconciled:
 def read_lengths(path: Path) -> dict[str, int]:
     """Lengths of videos in frames, from a CSV with the columns video_id, frames (a header line is optional)."""
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv.reader(read_text(path, "utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: the lengths cannot be read: {error}") from error
     lengths, problems = {}, []
@@ -102,17 +108,27 @@ def group_of(video_id: str) -> str:
     return video_id
 
 
-def build_manifest(root: Path, task: Task, lengths: Mapping[str, int] | None = None) -> tuple[Manifest, Reconciled]:
+def build_manifest(
+    root: Path, task: Task, lengths: Mapping[str, int] | None = None, *, allow_unlabelled: bool = False
+) -> tuple[Manifest, Reconciled]:
     """The manifest of an Aff-Wild2 root, and the account of what was reconciled.
 
     Labelled videos go to their set's split, the others to test. `lengths` are frames by video_id,
-    or by recording. Raises DataError with all bad label files, ids and empty folders at once.
+    or by recording. Raises DataError with all bad label files, ids and empty folders at once, for a video with two
+    folders or two label files, and where no video is labelled, unless that is allowed.
     """
+    if not root.is_dir():
+        raise DataError(f"{root}: does not exist, or is no folder")
     account = Reconciled()
-    labels = _find_labels(root, task, account)
-    folders = {entry.name: entry for entry in _frames_root(root).iterdir() if entry.is_dir() and entry.name[0] != "."}
-    if not folders and not labels:
-        raise DataError(f"{root}: found neither frames in {FRAMES}/ nor annotations of track {task.track}")
+    labels, folders = together(lambda: _find_labels(root, task, account), lambda: find_videos(root))
+    account.frames_from = sorted({str(folder.parent.relative_to(root)) for folder in folders.values()})
+    if not folders:
+        raise DataError(f"{root}: found no folder of frames; expected {FRAMES}/VIDEO/00001.jpg and so on below it")
+    if not labels and not allow_unlabelled:
+        raise DataError(
+            f"{root}: found no annotation of track {task.track}; expected them below it as in"
+            f" annotations/{task.track}_Set/Train_Set/VIDEO.txt; --allow-unlabelled lists the videos all the same"
+        )
     videos, problems = [], []
     for video_id in sorted(folders.keys() | labels.keys()):
         split, labels_path = labels.get(video_id, ("test", None))
@@ -133,21 +149,10 @@ def build_manifest(root: Path, task: Task, lengths: Mapping[str, int] | None = N
     return Manifest(task, root, tuple(videos)), account
 
 
-def _frames_root(root: Path) -> Path:
-    folder = root / FRAMES
-    if not folder.is_dir():
-        raise DataError(f"{folder}: does not exist; expected the face crops, a folder a video, in it")
-    return folder
-
-
 def _find_labels(root: Path, task: Task, account: Reconciled) -> dict[str, tuple[str, Path]]:
     """Split and annotation file of each labelled video."""
-    annotations = root / "annotations"
-    tracks = sorted({*annotations.glob(f"{task.track}_Set"), *annotations.glob(f"{task.track}_*Challenge")})
-    if len(tracks) > 1:
-        names = ", ".join(track.name for track in tracks)
-        raise DataError(f"{annotations}: found {names}: which one? Leave only one there")
-    track = tracks[0] if tracks else annotations / f"{task.track}_Set"
+    track = find_track(root, task) or root / "annotations" / f"{task.track}_Set"
+    account.labels_from = str(track.relative_to(root)) if track.is_dir() else ""
     labels: dict[str, tuple[str, Path]] = {}
     problems = []
     for split, name in SETS.items():

@@ -71,7 +71,7 @@ def test_what_disagrees_is_reconciled_by_the_rule_and_told(tmp_path):
 def test_lengths_are_found_by_recording_too(tmp_path):
     write_video(tmp_path, "x_left", range(1, 4))
     write_video(tmp_path, "x_right", range(1, 3))
-    manifest, _ = build_manifest(tmp_path, EXPR, {"x": 30})
+    manifest, _ = build_manifest(tmp_path, EXPR, {"x": 30}, allow_unlabelled=True)
     assert [v.num_frames for v in manifest.videos] == [30, 30]
     assert [v.group for v in manifest.videos] == ["x", "x"]
 
