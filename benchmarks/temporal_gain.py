@@ -125,7 +125,7 @@ def drawn_scores(manifest: Path, paths: dict[str, Path], seed: int) -> dict[str,
     outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
     decisions = [decide(outputs.task, one) for one in outputs.probability()]
     found = results(outputs, dict(zip(paths, decisions, strict=True)), seed)
-    return {name: (result.score.value, result.drawn) for name, result in found.items()}
+    return {name: (result.score.value, result.samples) for name, result in found.items()}
 
 
 def summary(found: list[dict[str, tuple[float, np.ndarray]]]) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fercache.scoring.intervals import draws, interval
 from fercache.scoring.metrics import THRESHOLD, decide, probabilities
 from fercache.tasks import Task
 
@@ -84,18 +85,39 @@ def calibration(task: Task, probability: np.ndarray, labels: np.ndarray) -> Cali
 
 
 def coverage(
-    task: Task, probability: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None = None
-) -> dict[float, float]:
-    """Share of frames (elements) that are kept when the least sure ones are left out -> accuracy on them.
+    task: Task,
+    probability: np.ndarray,
+    labels: np.ndarray,
+    recording: np.ndarray,
+    thresholds: np.ndarray | None = None,
+) -> dict[float, tuple[float, float, float]]:
+    """Share of frames (elements) that are kept when the least sure ones are left out -> accuracy on them, low, high.
 
-    Sure is, for one of many, how likely the likeliest class is; for many, how far a unit is from its threshold.
+    The bounds are those of `intervals`, over recordings; recording: int (N,). Sure is, for one of many, how likely the
+    likeliest class is; for many, how far a unit is from its threshold.
     """
     counted = labels != task.invalid
+    frame = np.nonzero(counted)[0]
     right = (decide(task, probability, thresholds) == labels)[counted]
     if task.kind == "one":
         sure = probability[counted].max(axis=1)
     else:
         sure = np.abs(probability - (THRESHOLD if thresholds is None else thresholds))[counted]
-    shares = right[np.argsort(-sure, kind="stable")].cumsum()
-    kept = {share: max(1, round(share * len(right))) for share in COVERAGES}
-    return {share: float(shares[count - 1] / count) for share, count in kept.items()}
+    order = np.argsort(-sure, kind="stable")
+    present, number = np.unique(recording[frame], return_inverse=True)
+    samples = _accuracies(right[order], number[order], draws(len(present), 0))
+    return {
+        share: (float(values[0]), *interval(values, limits=(0.0, 1.0)))
+        for share, values in zip(COVERAGES, samples.T, strict=True)
+    }
+
+
+def _accuracies(right: np.ndarray, recording: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Accuracy on the first share of what each sample of recordings has, for each of `COVERAGES`: (R, shares)."""
+    accuracies = np.empty((len(weight), len(COVERAGES)))
+    for sample, row in zip(accuracies, weight, strict=True):
+        remaining = right[row[recording] > 0]
+        sums = remaining.cumsum()
+        kept = [max(1, round(share * len(remaining))) for share in COVERAGES]
+        sample[:] = [sums[count - 1] / count if len(sums) else np.nan for count in kept]
+    return accuracies

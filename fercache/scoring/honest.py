@@ -1,6 +1,6 @@
 """What an ensemble is worth: in sample, across folds, with intervals over recordings.
 
-Legend: F frames, C classes, R draws.
+Legend: F frames, C classes, R samples of recordings.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fercache.scoring.choice import AcrossFolds, Choice, Progress, Recipe, across_folds, choose
-from fercache.scoring.intervals import draws, interval, tally
+from fercache.scoring.intervals import draws, interval, tally, unknown_share
 from fercache.scoring.metrics import score
 from fercache.scoring.outputs import LabelledOutputs
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number, and the interval in which 95 % of it lie when the recordings are drawn again."""
+    """A number, and the 95 % interval over recordings in which the true one lies; nan where there is one recording."""
 
     value: float
     low: float
@@ -32,12 +32,12 @@ class Result:
     score: Value
     f1: float
     accuracy: float
-    drawn: np.ndarray
-    """The score in each draw of recordings, (R,)."""
+    samples: np.ndarray
+    """The score in each sample of recordings, (R,)."""
 
     def less(self, other: Result) -> Value:
-        """The difference of the scores, paired: on the same draws."""
-        return Value(self.score.value - other.score.value, *interval(self.drawn - other.drawn))
+        """The difference of the scores, paired: on the same samples."""
+        return Value(self.score.value - other.score.value, *interval(self.samples - other.samples))
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,17 @@ class Worth:
 
 
 def results(outputs: LabelledOutputs, decisions: Mapping[str, np.ndarray], seed: int) -> dict[str, Result]:
-    """How decisions (F,) or (F, C), each under a name, do; all on the same draws of the recordings with labels."""
-    task, counted, found = outputs.task, outputs.counted, {}
-    labels, (there, recording) = outputs.labels[counted], np.unique(outputs.recording[counted], return_inverse=True)
-    drawn_recordings = draws(len(there), seed)
+    """How decisions (F,) or (F, C), each under a name, do; all on the same samples of the recordings with labels."""
+    task, counted, by_name = outputs.task, outputs.counted, {}
+    labels, (present, recording) = outputs.labels[counted], np.unique(outputs.recording[counted], return_inverse=True)
+    weight = draws(len(present), seed)
     for name, decided in decisions.items():
         scores = score(task, decided[counted], labels)
-        drawn = tally(task, decided[counted], labels, recording).scores(task, drawn_recordings)
-        found[name] = Result(Value(scores.score, *interval(drawn)), scores.f1, scores.accuracy, drawn)
-    return found
+        counts = tally(task, decided[counted], labels, recording)
+        samples = counts.scores(task, weight)
+        bounds = interval(samples, unknown_share(task, counts), (0.0, 1.0))
+        by_name[name] = Result(Value(scores.score, *bounds), scores.f1, scores.accuracy, samples)
+    return by_name
 
 
 def worth(

@@ -16,7 +16,7 @@ from fercache.documents import DocumentError, read_json
 from fercache.errors import DataError
 from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Choice
 from fercache.scoring.honest import Result, Value, Worth
-from fercache.stages.wording import or_none, span
+from fercache.stages.wording import about_intervals, or_none, span
 from fercache.tasks import TASKS
 
 FORMAT = "fercache-ensemble 4"
@@ -217,6 +217,7 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         told.append(fewer_folds(content["settings"]["folds"], len(content["folds"])) + ".")
     if content["absent"]:
         told.append("Nothing could be chosen for a class that is in one fold alone: " + ", ".join(content["absent"]))
+    told.append(about_intervals(content["recordings"]))
     if content["select"] != "last" and content["split"] == "validation":
         told.append(
             "The models' epochs were chosen on these videos too (select: best), so that all these numbers are too high."

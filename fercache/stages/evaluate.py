@@ -11,7 +11,7 @@ from fercache.scoring.calibration import BINS
 from fercache.scoring.metrics import Scores
 from fercache.stages.aligned import read_all
 from fercache.stages.evaluation import Evaluation, evaluate_one
-from fercache.stages.wording import as_table, counts, digits, or_none, span
+from fercache.stages.wording import about_intervals, as_table, counts, digits, or_none, span
 from fercache.tasks import Task
 
 COLUMNS = (
@@ -34,6 +34,7 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
     weights = f"{task.score.f1:g} F1 + {task.score.accuracy:g} accuracy"
     lines = [f"task {task.name}, split {evaluations[0].split}; E = {weights}", ""]
     lines += as_table(COLUMNS, [_row(evaluation) for evaluation in evaluations])
+    lines += [about_intervals(min(e.recordings for e in evaluations))]
     lines += [f"{e.name}: {e.caution}" for e in evaluations if e.caution]
     lines += ["", "F1 by class (labelled frames of the class)"]
     labelled = list(zip(*(e.scores.count_per_class for e in evaluations), strict=True))
@@ -42,12 +43,15 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
         lines.append(f"  {name:<10} {values}  ({counts(labelled[place])})")
     absent = [name for name, of_files in zip(task.classes, labelled, strict=True) if not any(of_files)]
     if absent:
-        lines.append(f"No label of {', '.join(absent)}: F1 counts them as 0, 'F1 occurring' leaves them out.")
+        lines.append(
+            f"No label of {', '.join(absent)}: F1 counts them as 0 and is low for that, 'F1 occurring' leaves them out;"
+            " the intervals reach up to what F1 could be with them."
+        )
     shares = list(evaluations[0].coverage)
     lines += ["", "Calibration error (ECE), and accuracy on the surest share of what is labelled"]
     lines += as_table(
         ("predictions", "ECE", *(f"{share:.0%}" for share in shares)),
-        [[e.name, f"{e.calibration.ece:.4f}", *(f"{e.coverage[s]:.4f}" for s in shares)] for e in evaluations],
+        [row for e in evaluations for row in _coverage_rows(e, shares)],
     )
     for evaluation in evaluations:
         lines += _reliability(evaluation)
@@ -79,7 +83,11 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
         "not_predicted": evaluation.missing,
         "ece": found.ece,
         "reliability": reliability,
-        "coverage": {f"{share:g}": accuracy for share, accuracy in evaluation.coverage.items()},
+        "recordings": evaluation.recordings,
+        "coverage": {f"{share:g}": accuracy for share, (accuracy, *_) in evaluation.coverage.items()},
+        "coverage_intervals": {
+            f"{share:g}": list(map(or_none, bounds)) for share, (_, *bounds) in evaluation.coverage.items()
+        },
         "videos": {video_id: _scores_as_plain(s, evaluation.task) for video_id, s in evaluation.videos.items()},
     }
 
@@ -108,6 +116,18 @@ def _row(evaluation: Evaluation) -> list[str]:
         str(s.frames),
         str(evaluation.missing),
     ]
+
+
+def _coverage_rows(evaluation: Evaluation, shares: Sequence[float]) -> list[list[str]]:
+    """Accuracy on the surest shares, and the bounds of its interval below it."""
+    numbers = [evaluation.coverage[share] for share in shares]
+    rows = [[evaluation.name, f"{evaluation.calibration.ece:.4f}", *digits(*(value for value, *_ in numbers))]]
+    if evaluation.recordings > 1:
+        rows += [
+            [f"  95 % {word}", "", *digits(*(row[place] for row in numbers))]
+            for place, word in ((1, "from"), (2, "to"))
+        ]
+    return rows
 
 
 def _reliability(evaluation: Evaluation) -> list[str]:

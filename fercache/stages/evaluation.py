@@ -28,12 +28,14 @@ class Evaluation:
     """How the model's epoch was chosen: best saw these labels, where the split is validation."""
     scores: Scores
     interval: tuple[float, float]
-    """Of the score: 95 % of what it comes out as when the recordings are drawn again; nan for one recording."""
+    """Of the score, 95 % over recordings; nan for one recording."""
+    recordings: int
+    """With labels."""
     missing: int
     """Labelled frames without a prediction; they are not scored."""
     calibration: Calibration
-    coverage: dict[float, float]
-    """Share of frames that are kept, the surest ones -> accuracy on them."""
+    coverage: dict[float, tuple[float, float, float]]
+    """Share of frames that are kept, the surest ones -> accuracy on them, and its interval."""
     videos: dict[str, Scores]
     """Of each video with labels."""
     chosen_on: str | None
@@ -63,9 +65,10 @@ def evaluate_one(name: str, found: Predictions, data: Manifest) -> Evaluation:
         select=found.select,
         scores=score(data.task, decisions, outputs.labels),
         interval=(result.score.low, result.score.high),
+        recordings=len(np.unique(outputs.recording[outputs.counted])),
         missing=frames.missing,
         calibration=calibration(data.task, probability, outputs.labels),
-        coverage=coverage(data.task, probability, outputs.labels, found.thresholds),
+        coverage=coverage(data.task, probability, outputs.labels, outputs.recording, found.thresholds),
         videos=_by_video(frames, decisions),
         chosen_on=found.chosen_on,
     )

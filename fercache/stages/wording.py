@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fercache.scoring.intervals import RELIABLE_FROM
+
 
 def digits(*values: float) -> list[str]:
     """Scores, as cells of a table."""
@@ -14,6 +16,16 @@ def digits(*values: float) -> list[str]:
 def span(low: float | None, high: float | None) -> str:
     """An interval; one recording has none."""
     return "-" if low is None or high is None or math.isnan(low) else f"{low:.4f} to {high:.4f}"
+
+
+def about_intervals(recordings: int) -> str:
+    """What the 95 % intervals over so many labelled recordings are, and how far they can be relied on."""
+    if recordings < 2:
+        return "No interval: one recording says nothing of others."
+    words = f"95 %: jackknife over {recordings} recordings, with a t distribution"
+    if recordings < RELIABLE_FROM:
+        return f"{words}; below {RELIABLE_FROM} recordings such intervals hold the true value less often (10: in 88 %)."
+    return f"{words}."
 
 
 def or_none(value: float) -> float | None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fercache.scoring.intervals import draws, interval, tally
+from fercache.scoring.intervals import MOST_GROUPS, draws, interval, tally, unknown_share
 from fercache.scoring.metrics import score
 from fercache.tasks import TASKS
 
@@ -58,15 +58,56 @@ def test_counts_by_hand():
     assert counts.correct.tolist() == [2, 0] and counts.counted.tolist() == [3, 1]
 
 
-def test_as_many_recordings_are_drawn_as_there_are():
-    weight = draws(5, seed=1, count=400)
-    assert weight.shape == (400, 5) and (weight.sum(axis=1) == 5).all()
-    assert weight.mean(axis=0) == pytest.approx(np.ones(5), abs=0.2)
-    np.testing.assert_array_equal(weight, draws(5, seed=1, count=400))
+def test_all_recordings_come_first_and_then_all_but_each():
+    assert draws(3, seed=1).tolist() == [[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    assert draws(1, seed=1).tolist() == [[1], [0]]
 
 
-def test_an_interval_leaves_a_fortieth_out_on_either_side():
-    assert interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
+def test_many_recordings_are_left_out_in_groups():
+    weight = draws(2500, seed=1)
+    assert weight.shape == (MOST_GROUPS + 1, 2500) and (weight[0] == 1).all()
+    # Each recording is left out once, with one or two others.
+    assert (weight[1:].sum(axis=0) == MOST_GROUPS - 1).all()
+    assert sorted(set((2500 - weight[1:].sum(axis=1)).tolist())) == [2, 3]
+    np.testing.assert_array_equal(weight, draws(2500, seed=1))
+    assert not np.array_equal(weight, draws(2500, seed=2))
+
+
+def test_the_interval_of_a_mean_is_students():
+    """The jackknife of a mean is the textbook's: mean plus and minus t s / sqrt(n); here n = 4, t = 3.18245."""
+    sample = np.array([1.0, 2.0, 4.0, 9.0])
+    weight = draws(4, seed=0)
+    values = weight @ sample / weight.sum(axis=1)
+    # Mean 4, standard deviation sqrt(38 / 3).
+    assert interval(values) == pytest.approx(
+        (4 - 3.18245 * np.sqrt(38 / 3) / 2, 4 + 3.18245 * np.sqrt(38 / 3) / 2), 1e-5
+    )
+
+
+def test_a_bias_of_one_over_n_is_taken_away():
+    """The variance divided by n is low by a share of 1 / n; the middle of the interval is that divided by n - 1."""
+    sample = np.array([1.0, 2.0, 4.0, 9.0, 3.0])
+    weight = draws(5, seed=0)
+    mean = weight @ sample / weight.sum(axis=1)
+    low, high = interval(weight @ sample**2 / weight.sum(axis=1) - mean**2)
+    assert (low + high) / 2 == pytest.approx(sample.var(ddof=1))
+
+
+def test_bounds_include_the_score_keep_to_limits_and_reach_to_what_is_unknown():
+    # T = .2, all T_i = .1: the estimate is .5 with no error.
+    values = np.array([0.2, 0.1, 0.1, 0.1, 0.1])
+    assert interval(values) == pytest.approx((0.2, 0.5))
+    assert interval(values, unknown=0.3) == pytest.approx((0.2, 0.8))
+    assert interval(values, unknown=0.7, limits=(0, 1)) == pytest.approx((0.2, 1.0))
+
+
+def test_classes_that_no_recording_shows_leave_the_upper_bound_open():
+    labels = np.array([0, 0, 1, 1])
+    counts = tally(EXPR, labels, labels, np.array([0, 0, 1, 1]))
+    assert unknown_share(EXPR, counts) == pytest.approx(0.67 * 5 / 7)
+    units = np.zeros((2, 12), int)
+    units[0, :3] = 1
+    assert unknown_share(AU, tally(AU, units, units, np.array([0, 1]))) == pytest.approx(0.5 * 9 / 12)
 
 
 def test_recordings_that_are_alike_leave_no_doubt():
@@ -80,3 +121,28 @@ def test_recordings_that_are_alike_leave_no_doubt():
 def test_one_recording_says_nothing_of_others():
     counts = tally(EXPR, np.array([0, 1]), np.array([0, 0]), np.zeros(2, int))
     assert np.isnan(interval(counts.scores(EXPR, draws(1, seed=0)))).all()
+
+
+def recordings_of(random, count):
+    """Labels and decisions of recordings in each of which one or two classes occur."""
+    shares = np.array([0.4, 0.1, 0.07, 0.05, 0.2, 0.12, 0.06])
+    parts = []
+    for _ in range(count):
+        frames, skill = int(random.integers(20, 90)), random.beta(2, 1.2)
+        labels = random.choice(random.choice(7, size=2, p=shares), size=frames)
+        guess = random.choice(7, size=frames, p=shares)
+        parts.append((labels, np.where(random.random(frames) < skill, labels, guess)))
+    labels, decisions = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return labels, decisions, np.repeat(np.arange(count), [len(part[0]) for part in parts])
+
+
+def test_intervals_hold_the_true_score_as_often_as_they_say():
+    """Percentiles of a bootstrap hold it in 72 % of such sets."""
+    random = np.random.default_rng(0)
+    labels, decisions, _ = recordings_of(random, 4000)
+    truth, held = score(EXPR, decisions, labels).score, []
+    for _ in range(200):
+        labels, decisions, recording = recordings_of(random, 20)
+        low, high = interval(tally(EXPR, decisions, labels, recording).scores(EXPR, draws(20, seed=0)))
+        held.append(low <= truth <= high)
+    assert 0.91 <= np.mean(held) <= 0.99

@@ -16,7 +16,7 @@ from fercache.stages.report.colours import UNKNOWN, css, ink, shade
 from fercache.stages.report.findings import Ensemble, Findings, Surface
 from fercache.stages.report.markup import Child, Element, document, element, figure, table
 from fercache.stages.report.time_lines import time_line
-from fercache.stages.wording import counts, digits, or_nan, span
+from fercache.stages.wording import about_intervals, counts, digits, or_nan, span
 
 STYLE = """
 :root { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
@@ -78,10 +78,10 @@ def page(found: Findings) -> str:
 def _facts(found: Findings) -> str:
     score, frames = found.task.score, counts([e.scores.frames for e in found.evaluations])
     videos = counts([len(e.videos) for e in found.evaluations])
+    intervals_over = about_intervals(min(e.recordings for e in found.evaluations))
     return (
         f"{frames} labelled frames of {videos} videos, task {found.task.name}:"
-        f" E = {score.f1:g} F1 + {score.accuracy:g} accuracy. Intervals hold 95 % of what comes out when the recordings"
-        " are drawn again."
+        f" E = {score.f1:g} F1 + {score.accuracy:g} accuracy. {intervals_over}"
     )
 
 
@@ -203,7 +203,7 @@ def _calibration(evaluations: Iterable[Evaluation]) -> list[Element]:
         " larger a dot, the more frames. ECE is the mean distance from the line."
     )
     shares = list(evaluations[0].coverage)
-    rows = [(e.name, *(f"{e.coverage[share]:.4f}" for share in shares)) for e in evaluations]
+    rows = [(e.name, *(f"{e.coverage[share][0]:.4f}" for share in shares)) for e in evaluations]
     columns = ("predictions", *(f"{share:.0%}" for share in shares))
     return [
         element("p", words),
