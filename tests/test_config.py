@@ -152,10 +152,10 @@ def test_every_number_has_limits(key, kind, several):
         "1" + "0" * 18,
         "-1" + "0" * 18,
         "9" * 400,
-        *((".inf", "-.inf", ".nan", "1e18") if kind is float else ()),
+        *((".inf", "-.inf", ".nan", "1e40") if kind is float else ()),
     ):
-        # A seed may be any number of 63 bits.
-        if key in ("seed", "slurm.seeds") and number == "1" + "0" * 18:
+        # A seed may be any number of 63 bits; a learning rate that is far too high ends in a sentence of its own.
+        if number == "1" + "0" * 18 and (key in ("seed", "slurm.seeds") or key.endswith("lr")):
             continue
         for text in [f"[{number}]", f"[0.5, {number}]", f"[{number}, {number}]"] if several else [number]:
             with pytest.raises(ConfigError, match=key):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -162,6 +163,19 @@ def _reserve(path: Path, size: int) -> None:
         file.write(empty.getvalue())
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(file.fileno(), 0, size)
+
+
+def locking_problem(folder: Path) -> str | None:
+    """What HDF5 says where it cannot lock a file in `folder`, by trying; None where it can."""
+    with tempfile.TemporaryDirectory(prefix=".fercache-", dir=folder) as temporary:
+        path = Path(temporary) / "locked.h5"
+        try:
+            with h5py.File(path, "w", locking=True) as file:
+                file.attrs["x"] = 1
+            with h5py.File(path, "r", locking=True):
+                return None
+        except OSError as error:
+            return _first_line(error)
 
 
 @contextmanager

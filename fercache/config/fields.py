@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from fercache.errors import ConfigError, raise_problems
 
-MOST_IMAGE_SIZE, MOST_WORKERS, MOST_SEED = 1024, 256, 2**63 - 1
-"""Pixels to a side, processes, and what a generator of random numbers takes."""
+MOST_IMAGE_SIZE, MOST_WORKERS, MOST_SEED, MOST_RATE = 1024, 256, 2**63 - 1, 1e30
+"""Pixels to a side, processes, what a generator of random numbers takes, and learning rates that float32 holds."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from fercache.config.fields import MOST_IMAGE_SIZE, MOST_WORKERS, Precision, check, number
+from fercache.config.fields import MOST_IMAGE_SIZE, MOST_RATE, MOST_WORKERS, Precision, check, number
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class TrainingConfig:
     """Passes over the training split."""
     batch_size: int = number(96, 1, 1_000_000)
     """Frames (finetune) or windows (train_temporal) a step, over all ranks together; an epoch's are dealt evenly."""
-    lr: float = number(5e-4, 0, 1000, above=True)
+    lr: float = number(5e-4, 0, MOST_RATE, above=True)
     """Learning rate of the first epoch, after the warm-up."""
     momentum: float = number(0.9, 0, 1, "from 0 to below 1")
     """Momentum of SGD."""
@@ -96,7 +96,7 @@ class TrainTemporalConfig(TrainingConfig):
 
     head: str | None = None
     """Which head: gru, transformer, linear (each embedding alone) or mean (of the frame network's logits)."""
-    lr: float = number(1e-3, 0, 1000, above=True)
+    lr: float = number(1e-3, 0, MOST_RATE, above=True)
     """Learning rate of the first epoch (the paper's code says 1e-3)."""
     batch_size: int = number(96, 1, 1_000_000)
     """Windows a step, over all ranks together."""
@@ -117,7 +117,7 @@ class TrainTemporalConfig(TrainingConfig):
     """End to end: the frame network's run folder; nothing means `out`/cnn."""
     init: str | None = None
     """End to end: run folder of the head to begin with, trained on that network's cache; nothing: random numbers."""
-    cnn_lr: float = number(5e-5, 0, 1000, "from 0 to 1000; 0 keeps the frame network as it is")
+    cnn_lr: float = number(5e-5, 0, MOST_RATE, "at least 0; 0 keeps the frame network as it is")
     """End to end: learning rate of the frame network, which follows the same schedule."""
     checkpointing: bool = False
     """End to end: compute activations again for the gradient instead of keeping them: slower, in less memory."""

@@ -9,6 +9,7 @@ from fercache.runtime.job import environment_of_jobs, queue_again
 from fercache.runtime.machine import (
     SHARED_MEMORY,
     autocast,
+    bf16_flags,
     decoding_workers,
     device,
     environment,
@@ -35,6 +36,7 @@ __all__ = [
     "Ranks",
     "StopFlag",
     "autocast",
+    "bf16_flags",
     "decoding_workers",
     "device",
     "end_workers_at_exit",

@@ -114,18 +114,19 @@ def resolve_precision(wanted: str, recorded: str | None = None) -> str:
     if wanted == "auto":
         if on_gpu:
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        return "bf16" if _processor_flags() & BF16_FLAGS else "fp32"
+        return "bf16" if bf16_flags() else "fp32"
     if wanted == "fp16" and not on_gpu:
         raise ConfigError("precision: found fp16, which needs a GPU; on a processor take bf16 or fp32")
     return wanted
 
 
-def _processor_flags() -> set[str]:
+def bf16_flags() -> set[str]:
+    """Those of `BF16_FLAGS` that the processor has."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return set()
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return BF16_FLAGS & {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
 
 
 def autocast(precision: str) -> torch.autocast:

@@ -80,7 +80,7 @@ def test_missing_folders_and_label_files_are_named(manifest, small_root):
     (small_root / "annotations" / "EXPR_Set" / "Train_Set" / "a.txt").unlink()
     (small_root / "cropped_aligned" / "v").rename(small_root / "elsewhere")
     output = refused(*finetune(manifest))
-    assert re.search(r"line 5: video a: the label file .*a\.txt does not exist", output)
+    assert re.search(r"line 6: video a: the label file .*a\.txt does not exist", output)
     assert re.search(r"video v: the frames folder .*v does not exist", output)
 
 
@@ -198,7 +198,7 @@ def test_a_video_id_never_leaves_its_folder(manifest, tmp_path, video_id):
         finetune(manifest),
         extract(manifest, tmp_path / "c"),
     ):
-        assert f"line 5: video_id '{video_id}': expected a plain name" in refused(*command)
+        assert f"line 6: video_id '{video_id}': expected a plain name" in refused(*command)
 
 
 def predictions(path, task="expr", model="m", frames=(2, 3), video="v", split="validation"):

@@ -85,7 +85,10 @@ def test_the_demos_commands_are_the_contracts():
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "letter.txt").touch()
-    with pytest.raises(RunError, match=r"not empty and holds no fercache\.yaml"):
+    with pytest.raises(
+        RunError,
+        match=r"contains letter\.txt, expected a project \(fercache\.yaml\) or an empty folder; choose another",
+    ):
         demo(tmp_path, load_config("demo_small"))
     (tmp_path / "fercache.yaml").write_text("task: au\n")
     result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])

@@ -165,7 +165,7 @@ def test_what_is_no_project_is_told(tmp_path):
     with pytest.raises(DataError, match="found no predictions of split test"):
         report(tmp_path, manifest, split="test")
     (tmp_path / "broken.h5").write_bytes(b"no")
-    with pytest.raises(CacheError, match=r"broken\.h5: is damaged or no HDF5 file"):
+    with pytest.raises(CacheError, match=r"broken\.h5: cannot be read: is damaged or no HDF5 file"):
         report(tmp_path, manifest)
     (tmp_path / "broken.h5").unlink()
     (tmp_path / "cnn" / "metrics.jsonl").write_text("{")
@@ -189,7 +189,7 @@ def test_a_video_without_a_face_has_a_time_line(tmp_path):
 def test_of_few_videos_the_best_is_called_so(tmp_path, few, words):
     manifest = make_project(tmp_path, models=("cnn",))
     lines = manifest.read_text().splitlines(keepends=True)
-    manifest.write_text("".join(lines[: 4 + few]))
+    manifest.write_text("".join(lines[: 5 + few]))
     found = read_predictions(tmp_path / "cnn-validation.h5")
     (tmp_path / "cnn-validation.h5").unlink()
     kept = dict(list(found.videos.items())[:few])

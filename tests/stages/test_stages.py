@@ -119,7 +119,7 @@ def test_a_frame_does_not_depend_on_its_neighbours_in_the_batch(project, tmp_pat
     text = project.manifest.read_text().splitlines(keepends=True)
     only = tmp_path / "only.csv"
     root = f"# root: {project.folder / 'set'}\n"
-    only.write_text("".join([*text[:2], root, text[3], *(line for line in text[4:] if line.startswith("v,"))]))
+    only.write_text("".join([*text[:2], root, *text[3:5], *(line for line in text[5:] if line.startswith("v,"))]))
     extract(only, str(project.cnn), tmp_path / "cache", EXACT)
     alone, together = Cache(tmp_path / "cache").read("v"), Cache(project.cache).read("v")
     np.testing.assert_array_equal(alone.embedding, together.embedding)
@@ -166,7 +166,10 @@ def test_a_cache_of_other_frames_under_the_same_id_is_refused(project, tmp_path)
 
 def test_a_folder_that_is_no_cache_is_refused(project, tmp_path):
     (tmp_path / "letter.txt").touch()
-    with pytest.raises(CacheError, match="not empty and is no cache"):
+    with pytest.raises(
+        CacheError,
+        match=r"contains letter\.txt, expected a cache \(provenance\.json\) or an empty folder; choose another",
+    ):
         extract(project.manifest, str(project.cnn), tmp_path, EXACT)
 
 
@@ -432,7 +435,7 @@ def test_export_gives_every_frame_its_line(project, tmp_path):
         "v,5,8,interpolated",
         "v,11,11,held",
     ]
-    with pytest.raises(RunError, match="not empty"):
+    with pytest.raises(RunError, match=r"contains filled\.csv, n\.txt, v\.txt and 1 more, expected a new name"):
         export(project.predictions["gru"], project.manifest, out)
     csv = export(project.predictions["gru"], project.manifest, tmp_path / "csv", "csv")
     lines = (csv / "v.csv").read_text().splitlines()
