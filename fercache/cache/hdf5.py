@@ -25,7 +25,7 @@ MOST_TEXT = 1 << 20
 """Characters of an attribute."""
 MOST_FRAME = 99_999_999
 """The highest number that a frame's file can have."""
-METADATA_BYTES = 1 << 16
+METADATA_BYTES = 12_288
 """Room for what HDF5 writes beside the values, in a file of a few datasets."""
 
 

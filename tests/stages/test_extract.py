@@ -348,7 +348,7 @@ def test_ids_that_are_too_long_for_files_are_all_named(tmp_path):
 def test_frames_of_several_sizes_are_extracted_alike(manifest, tmp_path):
     write_video(tmp_path / "set", "a", [1, 2])
     write_video(tmp_path / "set", "b", [1, 2, 3], size=64)
-    built, _ = build_manifest(tmp_path / "set", TASKS["expr"])
+    built, _ = build_manifest(tmp_path / "set", TASKS["expr"], allow_unlabelled=True)
     write_manifest(tmp_path / "m.csv", built)
     together = Cache(run(tmp_path / "m.csv", tmp_path / "cache"))
     alone = Cache(run(tmp_path / "m.csv", tmp_path / "alone", replace(SETTINGS, batch_size=2)))
