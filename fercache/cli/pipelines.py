@@ -21,7 +21,7 @@ from fercache.cli.text import echo
 @click.option("-o", "--out", type=PATH, default=Path("fercache-demo"), show_default=True, help="The demo's folder.")
 @config_options
 def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
-    """Run the whole way on synthetic faces, in minutes, on a CPU, and print the paper's table.
+    """Run the full pipeline on synthetic faces, in minutes, on a CPU, and print the paper's table and what to look at.
 
     Without -c it takes the shipped config `demo`; `-c demo_small` only shows that everything runs.
     """

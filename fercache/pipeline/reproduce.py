@@ -231,7 +231,9 @@ def _project_config(row: Row, config: Config) -> Config:
 
 
 def _finetune(row: Row, config: Config) -> FinetuneConfig:
+    """The recipe for a row, without what its network or its task's loss does not have."""
     weights, arch = _weights(row, config), NETWORKS[row.network].arch
+    multiclass = TASKS[row.task].kind == "one"
     return dataclasses.replace(
         config.finetune,
         weights=weights,
@@ -240,6 +242,8 @@ def _finetune(row: Row, config: Config) -> FinetuneConfig:
         # VGG-Face is of 224 px alone.
         image_size=None if arch == "vggface" else config.finetune.image_size,
         zero_init_residual=config.finetune.zero_init_residual and weights == "none",
+        class_balance=config.finetune.class_balance if multiclass else 0.0,
+        positive_weights=config.finetune.positive_weights and not multiclass,
     )
 
 

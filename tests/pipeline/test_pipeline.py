@@ -69,6 +69,7 @@ def test_every_input_of_the_demo_is_made_before():
     assert set(map(project.predictions, SYSTEMS.values())) <= made
     assert {shlex.split(step.words())[1] for step in steps(DEMO)} == set(main.commands) - {
         "demo",
+        "doctor",
         "reproduce",
         "evaluate",
         "weights",

@@ -25,13 +25,14 @@ from fercache.data.annotations import read_annotation
 from fercache.data.datasets import in_order
 from fercache.data.loader import FrameLoader
 from fercache.data.manifest import read_manifest, write_manifest
-from fercache.errors import CacheError, ConfigError, DataError, RunError
+from fercache.errors import CacheError, ConfigError, DataError, RunError, WeightsError
+from fercache.models.checkpoint import load_run
 from fercache.models.preprocessing import prepare
 from fercache.models.weights import load_weights
 from fercache.rundir import RunDir
 from fercache.scoring.metrics import probabilities
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
-from fercache.stages.ensemble_file import describe_search
+from fercache.stages.ensemble_file import describe_search, read_ensemble
 from fercache.stages.evaluate import as_plain, describe, evaluate
 from fercache.stages.export import export, fill
 from fercache.stages.extract import extract
@@ -361,14 +362,90 @@ def test_what_an_ensemble_refuses(project, tmp_path):
             lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "e", EnsembleConfig(step=0.1)),
             "holds an ensemble of other settings;",
         ),
-        (lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "x"), "found 2 recordings .* expected 5"),
+        (lambda: export(cnn, project.manifest, tmp_path / "x", "json"), "found 'json', expected one of abaw2021, csv"),
         (
             lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"),
             "ensemble of other settings, models;",
         ),
     ):
-        with pytest.raises((DataError, RunError), match=words):
+        with pytest.raises((ConfigError, DataError, RunError), match=words):
             call()
+
+
+def test_recordings_too_few_for_the_folds_make_fewer_and_it_is_said(project, tmp_path):
+    files = [project.predictions[name] for name in ("cnn", "gru")]
+    content = json.loads(search_ensemble(project.manifest, files, tmp_path / "e").read_text())
+    assert len(content["folds"]) == 2 and content["settings"]["folds"] == 5
+    assert "The recordings suffice for 2 folds, not for 5." in content["notes"]
+    assert any(note.startswith("95 %: jackknife over 2 recordings") for note in content["notes"])
+
+
+@pytest.mark.parametrize("change", [("weights", [0.4, 0.6]), ("notes", []), ("half_width", 3)])
+def test_an_ensemble_file_that_was_changed_is_refused(project, tmp_path, change):
+    file = search_ensemble(project.manifest, [project.predictions[n] for n in ("cnn", "gru")], tmp_path / "e", NO_FOLDS)
+    content = json.loads(file.read_text())
+    content[change[0]] = change[1]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="was changed or damaged since the search wrote it; search again"):
+        read_ensemble(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: next(iter(state["model"].values())).fill_(float("nan")), "holds numbers that are not finite"),
+        (lambda state: state.update(window=10**9 + 1), "'window' is 1000000001, expected an odd number from 1 to 9999"),
+        (lambda state: state.update(window=8), "'window' is 8, expected an odd number"),
+        (
+            lambda state: state.update(embedding_dim=10**12),
+            "'embedding_dim' is 1000000000000, expected a number",
+        ),
+        (
+            lambda state: state.update(train_prior=[float("nan")] * 7),
+            "'train_prior' is list, expected a list of",
+        ),
+        (lambda state: state.update(provenance={"x": 1}), "the record of its cache is none"),
+        (lambda state: state.update(head=["gru"]), "'head' is list, expected text"),
+    ],
+)
+def test_a_head_whose_file_claims_what_cannot_be_is_refused(project, tmp_path, change, words):
+    run = Path(shutil.copytree(project.runs["gru"], tmp_path / "gru"))
+    state = torch.load(run / "best.pt", weights_only=True)
+    change(state)
+    torch.save(state, run / "best.pt")
+    with pytest.raises(WeightsError, match=words):
+        predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused(project, tmp_path):
+    path = tmp_path / "best.pt"
+    data = bytearray((project.runs["gru"] / "best.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"best\.pt: is damaged: its part .* has another checksum"):
+        load_run(path)
+
+
+def test_logits_that_are_not_finite_name_model_video_and_frame(project, tmp_path, monkeypatch):
+    """Weights may be finite and their sums not."""
+    run = Path(shutil.copytree(project.runs["gru"], tmp_path / "gru"))
+    state = torch.load(run / "best.pt", weights_only=True)
+    state["model"]["head.projection.weight"].mul_(1e38)
+    state["model"]["head.projection.bias"].fill_(3e38)
+    torch.save(state, run / "best.pt")
+    with pytest.raises(RunError) as caught:
+        predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(f"{run}: gives numbers that are not finite for ") and "video v, the first is" in lines[0]
+    assert not (tmp_path / "p.h5").exists()
+
+
+def test_a_run_record_that_was_edited_is_refused(project, tmp_path):
+    run = Path(shutil.copytree(project.runs["gru"], tmp_path / "gru"))
+    path = RunDir(run).config
+    path.write_text(path.read_text().replace("epochs: 1", "epochs: 2"))
+    with pytest.raises(RunError, match=r"config\.yaml: cannot be read: it was changed or damaged"):
+        train_temporal(project.manifest, project.cache, run, HEADS["gru"])
 
 
 def test_a_damaged_ensemble_is_refused(project, tmp_path):
