@@ -50,7 +50,7 @@ NO_FOLDS = EnsembleConfig(folds=0)
 
 
 def make_manifest(folder: Path, task="expr") -> Path:
-    manifest, _ = build_manifest(folder / "set", TASKS[task])
+    manifest, _ = build_manifest(folder / "set", TASKS[task], allow_unlabelled=True)
     path = folder / f"{task}.csv"
     write_manifest(path, manifest)
     return path
