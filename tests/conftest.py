@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -65,3 +67,19 @@ def small_root(tmp_path: Path) -> Path:
     write_video(root, "v", [2, 3, 4, 9, 10], [0, 0, 4, 4, -1, 0, 0, 0, 4, 0, 4], "Validation_Set")
     write_video(root, "t", range(1, 5))
     return root
+
+
+def _can_mount() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+needs_mount = pytest.mark.skipif(not _can_mount(), reason="a file system of its own needs the right to mount")
+
+
+def fill_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have torch answer as where shared memory has no room, in processes that are forked from now on, too."""
+
+    def full(*_: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)

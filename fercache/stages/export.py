@@ -19,7 +19,7 @@ import numpy as np
 from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions
 from fercache.data.annotations import write_annotation
 from fercache.data.manifest import Manifest, Video, read_manifest
-from fercache.errors import ConfigError, DataError, RunError, raise_problems
+from fercache.errors import ConfigError, DataError, FercacheError, RunError, raise_problems
 from fercache.files import refuse_other_contents, write_text
 from fercache.scoring.metrics import decide, probabilities
 from fercache.tasks import Task
@@ -66,7 +66,10 @@ def export(predictions: Path, manifest: Path, out: Path, form: Format = "abaw202
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
             folder = Path(temporary) / "files"
             folder.mkdir()
-            _write_videos(folder, found, videos, data, form)
+            try:
+                _write_videos(folder, found, videos, data, form)
+            except FercacheError as error:  # names a file of the folder that does not have its name yet
+                raise RunError(str(error).replace(str(folder), str(out))) from error
             os.replace(folder, out)
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror}") from error

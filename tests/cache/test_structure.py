@@ -9,6 +9,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from conftest import needs_mount
 from test_cache import MADE_BY, predictions, write
 
 from fercache.cache import verify
@@ -266,6 +267,7 @@ FULL_DISK = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
+from conftest import needs_mount
 from test_cache import predictions, MADE_BY, SHAPE
 from fercache.cache.predictions import write_predictions
 from fercache.cache.provenance import CacheRecord, begin_record
@@ -290,11 +292,7 @@ for name, call in {
 """
 
 
-def can_mount() -> bool:
-    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not can_mount(), reason="a disk of its own needs the right to mount")
+@needs_mount
 @pytest.mark.parametrize("free_kb", [0, 4, 8, 60])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, free_kb):
     """Really: 1 MB, of which so much is free; the files are of 220 kB and 8 kB."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import fill_shared_memory, needs_mount
 from PIL import Image
 from torch.utils.data import get_worker_info
 
@@ -100,13 +101,9 @@ def test_a_thread_may_load_too(tmp_path):
     assert [batch.index.tolist() for batch in batches] == [[0, 1], [2, 3]]
 
 
-def full(*_):
-    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_cannot_be_handed_over_is_decoded_here(tmp_path, monkeypatch, caplog, workers):
-    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    fill_shared_memory(monkeypatch)
     with caplog.at_level(logging.WARNING):
         batches = list(FrameLoader(images(tmp_path, 10), in_order(range(10), 3), workers))
     assert [batch.frames[:, 0, 0, 0].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
@@ -126,12 +123,7 @@ def test_without_locks_everything_is_decoded_here(tmp_path, monkeypatch, caplog)
     ]
 
 
-def can_mount() -> bool:
-    answer = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
-    return answer.returncode == 0
-
-
-@pytest.mark.skipif(not can_mount(), reason="a shared memory of its own needs the right to mount")
+@needs_mount
 @pytest.mark.parametrize("options", ["size=256k", "size=4k", "size=4k,nr_inodes=1"])
 def test_shared_memory_that_is_too_small(tmp_path, options):
     """Really: 8 frames of 112 px are 300 kB, and a lock is 4 kB."""

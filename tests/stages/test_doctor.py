@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import h5py
-import pytest
 import torch
+from conftest import needs_mount
 
 from fercache.cache import hdf5
 from fercache.stages.doctor import describe, examine
@@ -47,10 +47,7 @@ def test_what_is_missing_is_said_with_what_follows(tmp_path, monkeypatch):
     assert by_name(tmp_path)["HDF5 locking"].value == "unable to lock file"
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0,
-    reason="a file system of its own needs the right to mount",
-)
+@needs_mount
 def test_small_shared_memory_is_seen(tmp_path):
     code = (
         "import sys; from pathlib import Path; from fercache.stages.doctor import describe, examine;"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_video
+from conftest import fill_shared_memory, write_video
 from torch.utils.data import get_worker_info
 
 from fercache.cache.reader import Cache
@@ -66,14 +66,10 @@ def test_a_worker_that_is_killed_ends_the_stage_with_the_reason(project, tmp_pat
     call()  # the same call goes on where it ended
 
 
-def full(*_):
-    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
-
-
 @pytest.mark.parametrize("stage", ["finetune", "train_temporal"])
 def test_training_without_shared_memory_gives_the_same_bits(project, tmp_path, monkeypatch, stage):
     stages(project, tmp_path / "plenty")[stage]()
-    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    fill_shared_memory(monkeypatch)
     stages(project, tmp_path / "none")[stage]()
     runs = [torch.load(tmp_path / name / "best.pt", weights_only=True)["model"] for name in ("plenty", "none")]
     assert all(torch.equal(tensor, runs[1][name]) for name, tensor in runs[0].items())
@@ -81,7 +77,7 @@ def test_training_without_shared_memory_gives_the_same_bits(project, tmp_path, m
 
 def test_extraction_without_shared_memory_gives_the_same_bits(project, tmp_path, monkeypatch):
     stages(project, tmp_path / "plenty")["extract"]()
-    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    fill_shared_memory(monkeypatch)
     stages(project, tmp_path / "none")["extract"]()
     rows = [Cache(tmp_path / name).read("a").embedding for name in ("plenty", "none")]
     np.testing.assert_array_equal(*rows)
