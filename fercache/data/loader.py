@@ -156,8 +156,11 @@ class FrameLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[FrameBatch]:
+        """The batches, whose loading begins at once."""
         self._issued.clear()
-        items = self._start()
+        return self._unpacked(self._start())
+
+    def _unpacked(self, items: Iterator[PackedBatch]) -> Iterator[FrameBatch]:
         while (packed := self._next(items)) is not None:
             indices = self._issued.popleft()
             if packed.pixels is None:
