@@ -3,6 +3,8 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from fercache.cli import main
 from fercache.config import Config, load_config
 from fercache.errors import FercacheError, RunError
 from fercache.pipeline import project
-from fercache.pipeline.demo import SYSTEMS, demo, steps
+from fercache.pipeline.demo import REPORT, SYSTEMS, demo, steps, what_to_look_at
 from fercache.pipeline.graph import Step, run_steps
 
 
@@ -94,3 +96,12 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "fercache.yaml").write_text("task: au\n")
     result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])
     assert result.exit_code == 1 and "was begun with other settings" in result.output
+
+
+def test_the_demo_ends_with_a_command_that_opens_its_report(tmp_path):
+    folder = tmp_path / "a folder's name"
+    *_, command = what_to_look_at(folder).splitlines()
+    *words, url = shlex.split(command)
+    assert words == ["python3", "-m", "webbrowser", "-t"]
+    assert Path(unquote(urlparse(url).path)) == folder.resolve() / REPORT
+    assert REPORT in {step.output for step in steps(DEMO)}
