@@ -267,7 +267,6 @@ FULL_DISK = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from conftest import needs_mount
 from test_cache import predictions, MADE_BY, SHAPE
 from fercache.cache.predictions import write_predictions
 from fercache.cache.provenance import CacheRecord, begin_record
