@@ -11,7 +11,7 @@ import fercache
 
 PACKAGE = Path(fercache.__file__).parent
 ROOMS = [
-    ("ground", 0, {"__init__", "documents", "errors", "files", "tasks"}),
+    ("ground", 0, {"__init__", "documents", "errors", "files", "limits", "tasks"}),
     ("settings", 1, {"config", "configs", "rundir", "runtime"}),
     ("data", 2, {"data"}),
     ("cache", 2, {"cache"}),

@@ -20,11 +20,10 @@ import numpy as np
 
 from fercache.errors import CacheError
 from fercache.files import check_regular, replacing, write_bytes
+from fercache.limits import MOST_FRAME
 
 MOST_TEXT = 1 << 20
 """Characters of an attribute."""
-MOST_FRAME = 99_999_999
-"""The highest number that a frame's file can have."""
 METADATA_BYTES = 12_288
 """Room for what HDF5 writes beside the values, in a file of a few datasets."""
 
@@ -126,7 +125,7 @@ def check_frames(where: str, frame: np.ndarray) -> None:
 
 @contextmanager
 def in_memory(path: Path) -> Iterator[h5py.File]:
-    """A small new file, made in memory and written to `path` when the block ends well; CacheError if it cannot be."""
+    """A small new file, made in memory and written to `path` when the block ends well; FercacheError if not."""
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         yield file

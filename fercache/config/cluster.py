@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from fercache.config.fields import MOST_SEED, check, number, value
+from fercache.config.fields import check, number, value
+from fercache.limits import MOST_SEED
 
 
 @dataclass(frozen=True)

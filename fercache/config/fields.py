@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from fercache.errors import ConfigError, raise_problems
 
-MOST_IMAGE_SIZE, MOST_WORKERS, MOST_SEED, MOST_RATE = 1024, 256, 2**63 - 1, 1e30
-"""Pixels to a side, processes, what a generator of random numbers takes, and learning rates that float32 holds."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -46,12 +44,9 @@ def number(
 ) -> Any:  # noqa: ANN401 - a dataclass field is of any type
     """A field of numbers from `low` (or `above` it) to `high`; None where that is its default, which means nothing.
 
-    Every number has an upper bound: what is read may be a slip of the finger, or tampered with, and must not be asked
-    of the machine.
+    `rule` says which values it takes, where the bounds do not say it all.
     """
-    words = rule or f"{'above' if above else 'from'} {low:,} {'and at most' if above else 'to'} {high:,}".replace(
-        ",", ""
-    )
-    if default is None and rule is None:
-        words += ", or nothing"
-    return field(default=default, metadata={"rule": words, "bounds": (low, high, above)})
+    if rule is None:
+        rule = f"above {low} and at most {high}" if above else f"from {low} to {high}"
+        rule += ", or nothing" if default is None else ""
+    return field(default=default, metadata={"rule": rule, "bounds": (low, high, above)})

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fercache.config.cluster import SlurmConfig
-from fercache.config.fields import MOST_IMAGE_SIZE, MOST_SEED, MOST_WORKERS, Precision, check, number, value
+from fercache.config.fields import Precision, check, number, value
 from fercache.config.training import FinetuneConfig, TrainTemporalConfig
+from fercache.limits import MOST_HALF_WIDTH, MOST_IMAGE_SIZE, MOST_SEED, MOST_WORKERS
 from fercache.tasks import get_task
 
 
@@ -76,7 +77,7 @@ class EnsembleConfig:
     folds: int = number(5, 0, 1000, "0, or from 2 to 1000")
     """Parts of the recordings: on all but one is chosen, on that one is scored, in turn; 0 leaves that out."""
     smoothing: tuple[int, ...] = number(
-        (0,), 0, 100_000, "one or more half widths, each from 0 to 100000, as in [0, 5, 15]"
+        (0,), 0, MOST_HALF_WIDTH, f"one or more half widths, each from 0 to {MOST_HALF_WIDTH}, as in [0, 5, 15]"
     )
     """Half widths of the box over time, in frames, of which the best is taken; [0] does not smooth."""
     temperatures: bool = False

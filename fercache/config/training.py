@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from fercache.config.fields import MOST_IMAGE_SIZE, MOST_RATE, MOST_WORKERS, Precision, check, number
+from fercache.config.fields import Precision, check, number
+from fercache.limits import MOST_IMAGE_SIZE, MOST_RATE, MOST_WINDOW, MOST_WORKERS
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ class TrainTemporalConfig(TrainingConfig):
     """Learning rate of the first epoch (the paper's code says 1e-3)."""
     batch_size: int = number(96, 1, 1_000_000)
     """Windows a step, over all ranks together."""
-    window: int = number(9, 1, 9999, "odd, from 1 to 9999")
+    window: int = number(9, 1, MOST_WINDOW, f"odd, from 1 to {MOST_WINDOW}")
     """Positions of a window, in frames of the video."""
-    stride: int = number(4, 1, 9999, "from 1 to the window's length, or labelled frames would be passed over")
+    stride: int = number(4, 1, MOST_WINDOW, "from 1 to the window's length, or labelled frames would be passed over")
     """Frames between the centres of training windows."""
     standardise: bool = False
     """Embeddings less the training split's mean, over its standard deviation."""

@@ -23,6 +23,7 @@ from fercache.data.annotations import read_annotation
 from fercache.data.frames import FrameList, list_frames
 from fercache.errors import ConfigError, DataError, raise_problems
 from fercache.files import check_target, read_bytes, read_text, sha256_of, write_text
+from fercache.limits import MOST_FRAME
 from fercache.tasks import Task, get_task
 
 log = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ def _parse_row(fields: dict[str, str], root: Path) -> Video:
         raise DataError(f"split: found {fields['split']!r}, expected one of {', '.join(SPLITS)}")
     length = fields["num_frames"]
     if not re.fullmatch(r"[0-9]{1,8}", length) or int(length) < 1:
-        raise DataError(f"num_frames: found {length[:40]!r}, expected a whole number from 1 to 99999999")
+        raise DataError(f"num_frames: found {length[:40]!r}, expected a whole number from 1 to {MOST_FRAME}")
     frames, labels = (root / fields[key] if fields[key] else None for key in ("frames_dir", "labels_path"))
     group = fields["group"] or fields["video_id"]
     return Video(fields["video_id"], fields["split"], frames, labels, int(length), group)

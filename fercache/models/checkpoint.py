@@ -13,6 +13,7 @@ import torch
 
 from fercache.errors import RunError, WeightsError, raise_problems
 from fercache.files import check_regular, replacing
+from fercache.limits import MOST_WINDOW
 from fercache.rundir import RunDir
 
 FORMAT = "fercache-checkpoint 1"
@@ -28,8 +29,6 @@ REQUIRED = {
     END_TO_END: (*_ALWAYS, *_OF_HEAD, "architecture", "preprocessing"),
 }
 """What each kind says beside its tensors."""
-MOST_WINDOW = 9999
-"""Positions; a file may claim any number, and memory grows with it."""
 
 
 def _is_count(most: int) -> Callable[[Any], bool]:

@@ -16,9 +16,7 @@ import torch
 from torch.nn import functional
 
 from fercache.errors import WeightsError
-
-MOST_IMAGE_SIZE = 4096
-"""Pixels of a network's input to a side."""
+from fercache.limits import MOST_IMAGE_SIZE
 
 
 @dataclass(frozen=True)

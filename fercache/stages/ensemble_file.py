@@ -14,6 +14,7 @@ import numpy as np
 
 from fercache.documents import DocumentError, read_json
 from fercache.errors import DataError
+from fercache.limits import MOST_HALF_WIDTH
 from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Choice
 from fercache.scoring.honest import Result, Value, Worth
 from fercache.stages.wording import about_intervals, or_none, span
@@ -21,8 +22,6 @@ from fercache.tasks import TASKS
 
 FORMAT = "fercache-ensemble 4"
 FILE_NAME = "ensemble.json"
-MOST_HALF_WIDTH = 100_000
-"""Frames; about an hour."""
 KEYS: dict[str, type] = {
     **dict.fromkeys(("task", "split", "labels", "select", "sha256"), str),
     **dict.fromkeys(("frames", "recordings", "half_width"), int),
