@@ -12,16 +12,17 @@ from fercache import __version__
 from fercache.cli import commands
 from fercache.cli.text import BarSafeHandler, echo
 from fercache.errors import FercacheError, Stopped
+from fercache.files import DISK_ERRORS
 from fercache.runtime import queue_again, ranks, stops_at_once
 
 EXIT_PROBLEM = 1
 """Exit status of a problem in what was given."""
 
-DISK_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+PATH_ERRORS = {
+    *(errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 }
-"""What a disk or a path that was given can be at fault for."""
+"""What a path can be at fault for."""
 
 
 class FercacheGroup(click.Group):
@@ -41,7 +42,7 @@ class FercacheGroup(click.Group):
             queue_again(stop)
             ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
-            if error.errno not in DISK_ERRORS:
+            if error.errno not in DISK_ERRORS | PATH_ERRORS:
                 raise
             echo(f"{rank_words()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
             ctx.exit(EXIT_PROBLEM)
