@@ -12,7 +12,6 @@ from fercache.pipeline.graph import Step, run_steps
 from fercache.stages.evaluate import evaluate
 
 MANIFEST = "manifest.csv"
-REPORT = "report.html"
 GRU, TRANSFORMER = project.Head("gru"), project.Head("transformer")
 SYSTEMS: dict[str, project.System] = {
     "ResNet50": (),
@@ -64,12 +63,12 @@ def table(folder: Path) -> str:
 
 def what_to_look_at(folder: Path) -> str:
     """The results in the folder, and the command that opens the page."""
-    page = (folder / REPORT).resolve().as_uri()
+    page = (folder / project.REPORT).resolve().as_uri()
     return "\n".join(
         [
             f"In {folder}:",
             "  data/contact_sheet.png  the people and their expressions",
-            f"  {REPORT}             scores with intervals, confusion, and what each model said along the videos",
+            f"  {project.REPORT}             scores with intervals, confusion, and what each model said along the videos",
             "  submission/             the ensemble's label of every frame, as the challenge takes it",
             "  fercache.yaml           the recipe: every fercache command runs in this folder as it stands",
             "",

@@ -22,6 +22,8 @@ from fercache.rundir import RunDir
 
 CNN = "cnn"
 """The frame network's run, on which all others stand."""
+REPORT = "report.html"
+"""The page, in the project's folder."""
 GENERATED = ("none", "imagenet")
 """What is no file, but may stand for the weights that fine-tuning starts from."""
 UNTRAINED = ("mean",)
@@ -58,7 +60,7 @@ def steps(config: Config, systems: Sequence[System], options: Sequence[str] = ()
     chain += [_train_head(head, config, place, own) for head in heads]
     chain += [_predict(run, place, own) for run in (CNN, *(head.run for head in heads))]
     chain += [step for system in systems if system for step in _fuse(system, config, place, own)]
-    shown, page = tuple(place.predictions(system) for system in systems), place.of("report.html")
+    shown, page = tuple(place.predictions(system) for system in systems), place.of(REPORT)
     report = Step(("report", *own, place.of()), (place.manifest, *shown), page, partial(_page, page, shown))
     return [*chain, report]
 

@@ -13,7 +13,7 @@ from fercache.cli import main
 from fercache.config import Config, load_config
 from fercache.errors import FercacheError, RunError
 from fercache.pipeline import project
-from fercache.pipeline.demo import REPORT, SYSTEMS, demo, steps, what_to_look_at
+from fercache.pipeline.demo import SYSTEMS, demo, steps, what_to_look_at
 from fercache.pipeline.graph import Step, run_steps
 
 
@@ -103,5 +103,5 @@ def test_the_demo_ends_with_a_command_that_opens_its_report(tmp_path):
     *_, command = what_to_look_at(folder).splitlines()
     *words, url = shlex.split(command)
     assert words == ["python3", "-m", "webbrowser", "-t"]
-    assert Path(unquote(urlparse(url).path)) == folder.resolve() / REPORT
-    assert REPORT in {step.output for step in steps(DEMO)}
+    assert Path(unquote(urlparse(url).path)) == folder.resolve() / project.REPORT
+    assert project.REPORT in {step.output for step in steps(DEMO)}
