@@ -41,6 +41,7 @@ from fercache.data.manifest import read_manifest
 from fercache.errors import FercacheError
 from fercache.models.checkpoint import digest, load_run
 from fercache.models.temporal import network_of
+from fercache.rundir import RunDir
 from fercache.stages.ensemble_file import read_ensemble
 
 PATIENCE_S = 30
@@ -171,7 +172,10 @@ TARGETS = {
         lambda folder: digest_of(read_ensemble(folder / "ensemble/ensemble.json").content),
     ),
     "checkpoint": Target(any_of("gru/best.pt"), lambda folder: read_model(folder / "gru")),
-    "run record": Target(any_of("gru/config.yaml"), lambda folder: read_model(folder / "gru")),
+    "run record": Target(
+        any_of("gru/config.yaml"),
+        lambda folder: digest_of(read_model(folder / "gru"), RunDir(folder / "gru").recorded()),
+    ),
     "manifest": Target(any_of("m.csv"), lambda folder: read_labels(folder / "m.csv")),
     "annotations": Target(any_of("faces/annotations/EXPR_Set/*/*.txt"), lambda folder: read_labels(folder / "m.csv")),
 }

@@ -27,6 +27,10 @@ RESOLVED = ("arch", "image_size")
 """Settings that may be nothing, and are recorded as what the weights say."""
 
 
+SEAL = "# A record, not to be edited; SHA-256 of all below: "
+"""First line of a run's record, and its digest behind it."""
+
+
 MAY_CHANGE = {"threads": "the last bits differ", "ranks": "batch norm sees other parts of a step"}
 """Values of the machine with which a run may go on otherwise, and what that does to it."""
 
@@ -130,9 +134,6 @@ class RunDir:
     def epochs_done(self) -> int:
         """Epochs whose metrics are written."""
         return len(self.metrics.read_text(encoding="utf-8").splitlines()) if self.metrics.exists() else 0
-
-
-SEAL = "# A record, not to be edited; SHA-256 of all below: "
 
 
 def _sealed(text: str) -> str:
