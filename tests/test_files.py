@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
+from conftest import needs_mount
 
 from fercache.files import is_abandoned, partial_file, replacing, write_text, write_text_once
 
@@ -53,3 +56,24 @@ def test_a_living_process_abandons_nothing(tmp_path):
     with partial_file(tmp_path / "x.txt") as temporary:
         assert temporary.exists() and not is_abandoned(temporary)
     assert not is_abandoned(tmp_path / ".x.txt.00000000-1.01234567.partial")  # another machine's, and gone
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from fercache.errors import FercacheError
+from fercache.files import write_text
+disk = Path(sys.argv[1])
+try:
+    write_text(disk / "r.html", "x" * 100_000)
+except FercacheError as error:
+    print(error, sorted(path.name for path in disk.iterdir()))
+"""
+
+
+@needs_mount
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path):
+    script = 'mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), sys.executable, FULL_DISK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{tmp_path}/r.html: cannot be written: No space left on device []\n"
