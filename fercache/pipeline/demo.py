@@ -64,15 +64,12 @@ def table(folder: Path) -> str:
 def what_to_look_at(folder: Path) -> str:
     """The results in the folder, and the command that opens the page."""
     page = (folder / project.REPORT).resolve().as_uri()
-    return "\n".join(
-        [
-            f"In {folder}:",
-            "  data/contact_sheet.png  the people and their expressions",
-            f"  {project.REPORT}             scores with intervals, confusion, and what each model said along the videos",
-            "  submission/             the ensemble's label of every frame, as the challenge takes it",
-            "  fercache.yaml           the recipe: every fercache command runs in this folder as it stands",
-            "",
-            "To see the report:",
-            f"  python3 -m webbrowser -t {shlex.quote(page)}",
-        ]
-    )
+    files = {
+        "data/contact_sheet.png": "the people and their expressions",
+        project.REPORT: "scores with intervals, confusion, and what each model said along the videos",
+        "submission/": "the ensemble's label of every frame, as the challenge takes it",
+        "fercache.yaml": "the recipe: every fercache command runs in this folder as it stands",
+    }
+    listed = [f"  {name:<22}  {words}" for name, words in files.items()]
+    command = f"  python3 -m webbrowser -t {shlex.quote(page)}"
+    return "\n".join([f"In {folder}:", *listed, "", "To see the report:", command])
