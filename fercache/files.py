@@ -34,16 +34,15 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """What the system answers where a disk takes no more bytes."""
 
 
-def check_regular(path: Path | str) -> int:
-    """The size in bytes of a regular file, links followed; OSError for anything else.
+def check_regular(path: Path | str) -> None:
+    """Raise OSError for anything but a regular file, links followed.
 
     Reading a pipe or a socket may wait for ever, and a device may have no end.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = KINDS.get(stat.S_IFMT(mode), "a special file")
         raise OSError(errno.EINVAL, f"is {kind}, expected a regular file", str(path))
-    return status.st_size
 
 
 def open_regular(path: Path | str) -> BinaryIO:
@@ -52,12 +51,12 @@ def open_regular(path: Path | str) -> BinaryIO:
     return open(path, "rb")
 
 
-def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
-    """A regular file of at most `most` bytes; OSError where it is larger, of another kind, or cannot be read."""
+def read_bytes(path: Path) -> bytes:
+    """A regular file of at most `MOST_TEXT_BYTES`; OSError where it is larger, of another kind, or cannot be read."""
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+        content = file.read(MOST_TEXT_BYTES + 1)
+    if len(content) > MOST_TEXT_BYTES:
+        raise OSError(errno.EFBIG, f"has more than {MOST_TEXT_BYTES} bytes", str(path))
     return content
 
 
