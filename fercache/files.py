@@ -39,10 +39,14 @@ def check_regular(path: Path | str) -> None:
 
     Reading a pipe or a socket may wait for ever, and a device may have no end.
     """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "a special file")
+    if kind := _other_kind(path):
         raise OSError(errno.EINVAL, f"is {kind}, expected a regular file", str(path))
+
+
+def _other_kind(path: Path | str) -> str | None:
+    """What a file is in words, links followed; None for a regular one."""
+    mode = os.stat(path).st_mode
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def open_regular(path: Path | str) -> BinaryIO:
@@ -157,9 +161,9 @@ def _machine() -> str:
 
 
 def check_target(path: Path) -> None:
-    """Raise FercacheError where `path` cannot be a file: it is a folder, or lies under a file."""
-    if path.is_dir():
-        raise FercacheError(f"{path}: is a folder, expected the name of a file to write")
+    """Raise FercacheError where `path` cannot be a file: it is a folder, a pipe or a device, or lies under a file."""
+    if path.exists() and (kind := _other_kind(path)):
+        raise FercacheError(f"{path}: is {kind}, expected the name of a file to write")
     check_folder_target(path.parent)
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import needs_mount
 
-from fercache.files import is_abandoned, partial_file, replacing, write_text, write_text_once
+from fercache.errors import FercacheError
+from fercache.files import is_abandoned, partial_file, read_text, replacing, write_text, write_text_once
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -56,6 +58,15 @@ def test_a_living_process_abandons_nothing(tmp_path):
     with partial_file(tmp_path / "x.txt") as temporary:
         assert temporary.exists() and not is_abandoned(temporary)
     assert not is_abandoned(tmp_path / ".x.txt.00000000-1.01234567.partial")  # another machine's, and gone
+
+
+def test_what_is_no_file_is_not_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a named pipe"), (tmp_path, "a folder"), (Path("/dev/null"), "a device")):
+        with pytest.raises(FercacheError, match=f"{path}: is {kind}, expected the name of a file to write"):
+            write_text(path, "x")
+        with pytest.raises(OSError, match=f"is {kind}, expected a regular file"):
+            read_text(path)
 
 
 FULL_DISK = """
