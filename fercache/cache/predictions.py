@@ -150,7 +150,7 @@ def read_predictions(path: Path) -> Predictions:
     if checksum != content_checksum(predictions):
         raise CacheError(
             f"{path}: was changed or damaged since it was written: its content has another checksum than it records;"
-            " predict again"
+            " remove it and predict again"
         )
     return predictions
 
@@ -163,7 +163,7 @@ def _predictions_file(path: Path) -> Iterator[h5py.File]:
     with opened(path) as file:
         kind = text(path, file, "format", "")
         if kind == FORMAT_BEFORE:
-            raise CacheError(f"{path}: is from an earlier version, which recorded no checksum; predict again")
+            raise CacheError(f"{path}: is from an earlier version, which recorded no checksum; remove it and predict again")
         if kind != FORMAT:
             raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
         yield file

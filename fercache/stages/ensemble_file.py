@@ -105,12 +105,12 @@ def read_ensemble(path: Path) -> EnsembleFile:
     except DocumentError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: is no ensemble of this version (expected format {FORMAT!r}); search it again")
+        raise DataError(f"{path}: is no ensemble of this version (expected format {FORMAT!r}); remove it and search again")
     problem = _problem(content)
     if problem:
         raise DataError(f"{path}: {problem}")
     if content["sha256"] != content_digest(content):
-        raise DataError(f"{path}: was changed or damaged since the search wrote it; search again")
+        raise DataError(f"{path}: was changed or damaged since the search wrote it; remove it and search again")
     return EnsembleFile(path, content)
 
 

@@ -188,7 +188,7 @@ def test_predictions_of_an_earlier_version_are_refused_with_what_to_do(tmp_path)
     write_predictions(path, predictions())
     with h5py.File(path, "a") as file:
         file.attrs["format"] = "fercache-predictions 1"
-    with pytest.raises(CacheError, match="is from an earlier version, which recorded no checksum; predict again"):
+    with pytest.raises(CacheError, match="is from an earlier version, which recorded no checksum; remove it and predict again"):
         read_predictions(path)
 
 

@@ -386,7 +386,7 @@ def test_an_ensemble_file_that_was_changed_is_refused(project, tmp_path, change)
     content = json.loads(file.read_text())
     content[change[0]] = change[1]
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="was changed or damaged since the search wrote it; search again"):
+    with pytest.raises(DataError, match="was changed or damaged since the search wrote it; remove it and search again"):
         read_ensemble(file)
 
 
@@ -458,7 +458,7 @@ def test_a_damaged_ensemble_is_refused(project, tmp_path):
         ({"temperatures": [1.0]}, "temperatures: found"),
         ({"half_width": -1}, "half_width: found -1"),
         ({"thresholds": [0.5] * 3}, "thresholds: found"),
-        ({"format": "fercache-ensemble 1"}, "search it again"),
+        ({"format": "fercache-ensemble 1"}, "remove it and search again"),
         ({"models": [{}]}, "does not name its models"),
         ({"task": "smile"}, "a known task"),
     ):
