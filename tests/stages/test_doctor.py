@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 
 import h5py
 import torch
@@ -53,8 +54,8 @@ def test_small_shared_memory_is_seen(tmp_path):
         "import sys; from pathlib import Path; from fercache.stages.doctor import describe, examine;"
         " print(describe(examine(Path(sys.argv[1]), Path(sys.argv[1]))))"
     )
-    script = 'mount -t tmpfs -o size=1m tmpfs "$1" && exec python -c "$2" "$1"'
-    command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), code]
+    script = 'mount -t tmpfs -o size=1m tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (
         f"{tmp_path}: 1 of 1 MB free -> 1 workers with frames of 224 px take 14 MB" in done.stdout
