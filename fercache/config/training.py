@@ -12,7 +12,7 @@ from fercache.limits import MOST_IMAGE_SIZE, MOST_RATE, MOST_WINDOW, MOST_WORKER
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What both training stages set; the defaults are those of the paper and its code (SGD)."""
+    """What both training stages set; the defaults are those of the paper and its code."""
 
     epochs: int = number(10, 1, 100_000)
     """Passes over the training split."""
@@ -20,10 +20,13 @@ class TrainingConfig:
     """Frames (finetune) or windows (train_temporal) a step, over all ranks together; an epoch's are dealt evenly."""
     lr: float = number(5e-4, 0, MOST_RATE, above=True)
     """Learning rate of the first epoch, after the warm-up."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd: with momentum, as the paper has it; adamw: learns from random numbers in fewer steps (Loshchilov and Hutter
+    2019, arXiv:1711.05101). Each needs a learning rate of its own."""
     momentum: float = number(0.9, 0, 1, "from 0 to below 1")
-    """Momentum of SGD."""
+    """Momentum of sgd; adamw's first beta."""
     weight_decay: float = number(5e-4, 0, 1000)
-    """L2 penalty on all parameters."""
+    """On all parameters: sgd's L2 penalty; adamw's share of a parameter that each step takes off, times the rate."""
     milestones: tuple[int, ...] = number((2, 4, 8), 1, 100_000, "ascending epochs, as in [2, 4, 8]")
     """Epochs after which the learning rate is multiplied by `gamma`."""
     gamma: float = number(0.1, 0, 1000, above=True)

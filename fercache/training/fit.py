@@ -248,19 +248,24 @@ def measure(plan: Fit, steps: int) -> float:
 
 def _trainer(plan: Fit, ranks: int) -> Trainer:
     settings = plan.settings
-    optimizer = torch.optim.SGD(
-        _groups(plan), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
     scaler = torch.amp.GradScaler(runtime.device().type, enabled=plan.precision == "fp16")
     return Trainer(
         plan.network,
         plan.criterion,
-        optimizer,
+        _optimizer(plan),
         lambda: runtime.autocast(plan.precision),
         scaler,
         settings.clip_norm,
         ranks,
     )
+
+
+def _optimizer(plan: Fit) -> torch.optim.Optimizer:
+    settings, groups = plan.settings, _groups(plan)
+    if settings.optimizer == "adamw":
+        betas = (settings.momentum, 0.999)
+        return torch.optim.AdamW(groups, settings.lr, betas=betas, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 def _content(plan: Fit, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -234,6 +234,7 @@ def test_a_network_that_the_last_step_ruined_is_not_kept(manifest, tmp_path):
         {"label_smoothing": 0.1},
         {"clip_norm": 1.0},
         {"schedule": "cosine"},
+        {"optimizer": "adamw"},
         {"warmup": 0.5},
         {"precision": "bf16"},
         {"every_nth_frame": 2},

@@ -265,6 +265,26 @@ def test_a_stopped_run_gives_the_bits_of_an_undisturbed_one(tmp_path, whole, pla
     assert_same_run(run, whole)
 
 
+def test_adamw_goes_on_with_its_moments(tmp_path):
+    recipe = {"optimizer": "adamw", "lr": 1e-3, "momentum": 0.8}
+    undisturbed, run = RunDir(tmp_path / "undisturbed"), RunDir(tmp_path / "run")
+    train(plan(**recipe), undisturbed)
+    with pytest.raises(Stopped, match="SIGUSR1"):
+        train(plan(on_step=stop_at(1, 3), **recipe), run)
+    train(plan(**recipe), run)
+    assert_same_run(run, undisturbed)
+
+
+def test_the_first_step_of_adamw_is_the_rate_whatever_the_gradient(tmp_path):
+    chosen = plan(on_step=stop_at(0, 1), lr=1e-3, optimizer="adamw", weight_decay=0.5)
+    before = chosen.network.layers[3].bias.detach().clone()
+    run = RunDir(tmp_path)
+    with pytest.raises(Stopped):
+        train(chosen, run)
+    step = weights(run)["layers.3.bias"] - before * (1 - 1e-3 * 0.5)
+    torch.testing.assert_close(step.abs(), torch.full((7,), 1e-3), rtol=1e-3, atol=0)
+
+
 def test_a_run_stopped_in_validation_does_not_train_that_epoch_again(tmp_path, whole):
     run, stepped = RunDir(tmp_path), []
     with pytest.raises(Stopped):
