@@ -50,6 +50,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise CacheError(f"{path}: cannot be read: is damaged: {_first_line(error)}") from error
 
 
+def file_identity(file: h5py.File) -> tuple[int, ...]:
+    """What changes when an open file is replaced or written to: device, number, size, time of change."""
+    status = os.fstat(file.id.get_vfd_handle())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 

@@ -163,7 +163,7 @@ def _predictions_file(path: Path) -> Iterator[h5py.File]:
     with opened(path) as file:
         kind = text(path, file, "format", "")
         if kind == FORMAT_BEFORE:
-            raise CacheError(f"{path}: is from an earlier version, which recorded no checksum; remove it and predict again")
+            raise CacheError(f"{path}: is of an earlier version without a checksum; remove it and predict again")
         if kind != FORMAT:
             raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
         yield file

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fercache.cache.hdf5 import check_frames, dataset, numbers, opened, text
+from fercache.cache.hdf5 import check_frames, dataset, file_identity, numbers, opened, text
 from fercache.cache.provenance import CacheRecord, Provenance, parse_record, read_record
 from fercache.cache.rows import Entry
 from fercache.errors import CacheError, raise_problems
@@ -58,6 +58,8 @@ class Cache:
         self.path = path
         self.packed = path.is_file()
         self._table: dict[str, Entry] = {}
+        # What was checked in files that are still the same, since a stage opens each of them several times.
+        self._checked: dict[Path, tuple[tuple[int, ...], Entry | None]] = {}
         if self.packed:
             self.record, self._table = _read_packed(path)
         else:
@@ -128,13 +130,10 @@ class Cache:
         """The open file of a video and where its rows lie; CacheError where it is not whole, or another cache's."""
         path = self.file(video_id)
         with opened(path) as file:
-            if not self.packed:
-                yield file, self._check(path, file)
-            elif video_id in self._table:
-                check_datasets(path, file, self.provenance)
-                yield file, self._table[video_id]
-            else:
+            own = self._checked_once(path, file)
+            if own is None and video_id not in self._table:
                 raise CacheError(f"{path}: has no video {video_id}")
+            yield file, own or self._table[video_id]
 
     def _read(self, video_id: str, name: str) -> np.ndarray:
         """Frame numbers, int32."""
@@ -143,8 +142,18 @@ class Cache:
         check_frames(f"{self.file(video_id)}: video {video_id}: /{name}", frame)
         return frame
 
-    def _check(self, path: Path, file: h5py.File) -> Entry:
-        """The entry of a video's own file, if it is whole and of this cache."""
+    def _checked_once(self, path: Path, file: h5py.File) -> Entry | None:
+        """The entry of a video's own file; a packed cache's files have theirs in the table."""
+        identity = file_identity(file)
+        if self._checked.get(path, ((),))[0] != identity:
+            self._checked[path] = identity, self._check(path, file)
+        return self._checked[path][1]
+
+    def _check(self, path: Path, file: h5py.File) -> Entry | None:
+        """CacheError unless the file is whole and of this cache."""
+        if self.packed:
+            check_datasets(path, file, self.provenance)
+            return None
         if "schema" not in file.attrs:
             raise ForeignError(f"{path}: is no video of a cache")
         if "complete" not in file.attrs or not numbers(path, file, "complete", ()):

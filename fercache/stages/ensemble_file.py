@@ -105,7 +105,7 @@ def read_ensemble(path: Path) -> EnsembleFile:
     except DocumentError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: is no ensemble of this version (expected format {FORMAT!r}); remove it and search again")
+        raise DataError(f"{path}: is no ensemble file (expected format {FORMAT!r}); remove it and search again")
     problem = _problem(content)
     if problem:
         raise DataError(f"{path}: {problem}")

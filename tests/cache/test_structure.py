@@ -116,6 +116,18 @@ def test_a_video_of_another_structure_is_refused(cache, tmp_path, change, name, 
         MappedRows(Cache(path) if packed else cache, ["v"])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reader_that_has_looked_at_a_file_looks_again_when_it_has_changed(cache, tmp_path, packed):
+    write(cache)
+    pack(cache, ["v"], tmp_path / "packed.h5")
+    reader = Cache(tmp_path / "packed.h5") if packed else cache
+    assert len(reader.frame("v")) == 3
+    with h5py.File(reader.file("v"), "a") as file:
+        soft_link(file, "embedding", None)
+    with pytest.raises(CacheError, match="/embedding is a link to elsewhere"):
+        reader.frame("v")
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -188,7 +200,7 @@ def test_predictions_of_an_earlier_version_are_refused_with_what_to_do(tmp_path)
     write_predictions(path, predictions())
     with h5py.File(path, "a") as file:
         file.attrs["format"] = "fercache-predictions 1"
-    with pytest.raises(CacheError, match="is from an earlier version, which recorded no checksum; remove it and predict again"):
+    with pytest.raises(CacheError, match="is of an earlier version without a checksum; remove it and predict again"):
         read_predictions(path)
 
 
