@@ -86,7 +86,7 @@ def _shared_memory(path: Path) -> Examined:
         return Examined("shared memory", f"no {path}", "frames are decoded in the process itself, which takes longer")
     total, _, free = shutil.disk_usage(path)
     value = f"{path}: {free / 1e6:.0f} of {total / 1e6:.0f} MB free"
-    short = f"{workers} workers with frames of 224 px take {needed / 1e6:.0f} MB: decoding falls back to threads"
+    short = f"decoding frames of 224 px ahead takes {needed / 1e6:.0f} MB: threads do it instead of processes"
     return Examined("shared memory", value, short if free < needed else None)
 
 

@@ -58,6 +58,6 @@ def test_small_shared_memory_is_seen(tmp_path):
     command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (
-        f"{tmp_path}: 1 of 1 MB free -> 1 workers with frames of 224 px take 14 MB" in done.stdout
+        f"{tmp_path}: 1 of 1 MB free -> decoding frames of 224 px ahead takes 14 MB" in done.stdout
         or torch.cuda.is_available()
     )
