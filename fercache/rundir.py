@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +143,10 @@ def _sealed(text: str) -> str:
 
 
 def _unsealed(text: str) -> str:
-    """What was sealed; ValueError where it was changed. A record of an earlier version has no seal."""
-    first, _, rest = text.partition("\n")
-    if not first.startswith(SEAL):
+    """What was sealed; ValueError where it, or its seal, was changed."""
+    if re.match(r"[a-z_]+: ", text):  # as records of earlier versions begin, which have no seal
         return text
+    rest = text.partition("\n")[2]
     if _sealed(rest) != text:
         raise ValueError("it was changed or damaged since it was written; train into another folder")
     return rest

@@ -440,10 +440,11 @@ def test_logits_that_are_not_finite_name_model_video_and_frame(project, tmp_path
     assert not (tmp_path / "p.h5").exists()
 
 
-def test_a_run_record_that_was_edited_is_refused(project, tmp_path):
+@pytest.mark.parametrize(("old", "new"), [("epochs: 1", "epochs: 2"), ("# A record", "# A recorc"), ("# A", "A #")])
+def test_a_run_record_that_was_edited_is_refused(project, tmp_path, old, new):
     run = Path(shutil.copytree(project.runs["gru"], tmp_path / "gru"))
     path = RunDir(run).config
-    path.write_text(path.read_text().replace("epochs: 1", "epochs: 2"))
+    path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(RunError, match=r"config\.yaml: cannot be read: it was changed or damaged"):
         train_temporal(project.manifest, project.cache, run, HEADS["gru"])
 
