@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from fercache.cache.hdf5 import UnreachableError, check_frames
+from fercache.cache.hdf5 import UnreachableError, check_frames, file_identity
 from fercache.cache.reader import Cache, ForeignError
 from fercache.cache.rows import BESIDE_EMBEDDING, DATASETS, Entry, all_finite, content_checksum
 from fercache.errors import CacheError, raise_problems
 
 _verified: set[tuple[object, ...]] = set()
-"""What this process has verified: file, its size and time of change, video, datasets."""
+"""What this process has verified: identity of the file, video, datasets."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def check_before_use(
     problems: list[str] = []
     for video_id in video_ids:
         stop()
-        names = DATASETS if embedding or not cache.entry(video_id).checksum_beside else BESIDE_EMBEDDING
-        status = cache.file(video_id).stat()
-        key = (cache.file(video_id).resolve(), status.st_size, status.st_mtime_ns, video_id, tuple(names))
+        with cache.open(video_id) as (file, entry):
+            names = DATASETS if embedding or not entry.checksum_beside else BESIDE_EMBEDDING
+            key = (*file_identity(file), video_id, tuple(names))
         if key not in _verified:
             finding = check_video(cache, video_id, names)
             problems += finding.problems
