@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=256)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    threads = runtime.use_threads(None)
+    threads = runtime.configure_torch(None)
     torch.manual_seed(0)
     weights = load_weights(arguments.weights)
     every = [path for video in read_manifest(arguments.manifest).videos for path in video.frames().path]

@@ -72,7 +72,7 @@ from fercache.data.datasets import EpochBatches
 from fercache.data.manifest import read_manifest
 from fercache.stages.temporal_inputs import from_cache
 manifest, cache, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-runtime.use_threads(None)
+runtime.configure_torch(None)
 inputs = from_cache(read_manifest(Path(manifest)), TrainTemporalConfig(head="gru", stride=1), Path(cache))
 split = inputs.splits["train"]
 order = EpochBatches(len(split.windows), batch, 0)
@@ -122,7 +122,7 @@ from fercache.models.temporal import IndexedWindows, MiddleOutput, TemporalNetwo
 from fercache.stages.sources import each_once
 from fercache.training.engine import Batch, infer
 name, side, precision, frames, batch = *sys.argv[2:5], *map(int, sys.argv[5:])
-runtime.use_threads(None)
+runtime.configure_torch(None)
 torch.manual_seed(0)
 head, embedding = get_head(name)(7).eval(), torch.randn(frames, 2048)
 line = TimeLine.of({"v": np.arange(1, frames + 1)}, 9)

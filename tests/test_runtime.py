@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import torch
+from conftest import write_video
 
-from fercache.errors import Stopped
-from fercache.runtime import stop_signals, stops_at_once
+from fercache import runtime
+from fercache.data.affwild2 import build_manifest
+from fercache.data.manifest import write_manifest
+from fercache.errors import ConfigError, RunError, Stopped
+from fercache.runtime import machine, stop_signals, stops_at_once
+from fercache.tasks import TASKS
 
 
 @pytest.mark.parametrize("order", [("SIGUSR1", "SIGTERM"), ("SIGTERM", "SIGUSR1")])
@@ -44,3 +53,73 @@ def test_every_command_ends_with_its_own_status_at_a_signal(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == Stopped.EXIT_STATUS, said
     assert "Stopped by SIGTERM: what was finished is saved" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(1 << 60), lambda: np.empty(1 << 60, np.uint8)])
+def test_memory_that_runs_out_is_one_sentence(ask):
+    with pytest.raises(RunError, match="this machine ran out of memory: lower it"), runtime.memory_errors("lower it"):
+        ask()
+
+
+def test_other_errors_are_not_taken_for_memory_that_runs_out():
+    with pytest.raises(RuntimeError, match="size of tensor"), runtime.memory_errors("lower batch_size"):
+        torch.ones(2) + torch.ones(3)
+
+
+def test_convolutions_are_tuned_for_a_while():
+    before = torch.backends.cudnn.benchmark
+    with runtime.tuned_convolutions():
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark is before
+
+
+def test_float32_keeps_its_bits():
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    assert runtime.configure_torch(1) == 1
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "said"),
+    [
+        ("cpu", {"g++"}, None),
+        ("cpu", {"gcc"}, "C\\+\\+ compiler"),
+        ("cuda:0", {"gcc"}, None),
+        ("cuda:0", {"g++"}, "a C compiler"),
+    ],
+)
+def test_compiling_needs_the_compiler_of_its_device(monkeypatch, device, installed, said):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(machine, "device", lambda: torch.device(device))
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in installed else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    if said is None:
+        runtime.require_compiler()
+    else:
+        with pytest.raises(ConfigError, match=said):
+            runtime.require_compiler()
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from fercache.config import FinetuneConfig
+from fercache.stages.finetune import finetune
+torch.ones(2, 2) @ torch.ones(2, 2)
+size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)
+settings = FinetuneConfig(image_size=640, epochs=1, batch_size=12, workers=0, precision="fp32")
+finetune(Path(sys.argv[1]), Path(sys.argv[2]), settings, threads=1)
+"""
+
+
+def test_training_that_lacks_memory_says_what_to_lower(tmp_path):
+    write_video(tmp_path / "set", "a", range(1, 13), [0, 1, 2] * 4)
+    write_video(tmp_path / "set", "v", range(1, 4), [0, 1, 2], "Validation_Set")
+    write_manifest(tmp_path / "m.csv", build_manifest(tmp_path / "set", TASKS["expr"])[0])
+    words = [sys.executable, "-c", OUT_OF_MEMORY, tmp_path / "m.csv", tmp_path / "run"]
+    answer = subprocess.run(words, capture_output=True, text=True)
+    assert "RunError: this machine ran out of memory: lower batch_size (found 12) or image_size" in answer.stderr
+    assert not (tmp_path / "run" / "last.pt").exists()

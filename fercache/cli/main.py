@@ -59,7 +59,7 @@ def rank_words() -> str:
 
 def _set_up_logging() -> None:
     handler = BarSafeHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {rank_words()}%(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("fercache")
     logger.handlers = [handler]
     # What the first rank says holds for all; the others tell of errors only.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,11 @@ def say(result: object) -> None:
     """Print a command's result; of several ranks only the first does."""
     if ranks().first:
         echo(result)
+
+
+def let_all_ranks_log() -> None:
+    """Log what every rank has to say, where each does a part of its own."""
+    logging.getLogger("fercache").setLevel(logging.INFO)
 
 
 def required(value: str | Path | None, option: str, key: str) -> Path:

@@ -12,6 +12,7 @@ from fercache.cli.options import (
     cache_option,
     config_options,
     format_option,
+    let_all_ranks_log,
     manifest_option,
     out_option,
     read_config,
@@ -19,11 +20,12 @@ from fercache.cli.options import (
     result_path,
     say,
 )
+from fercache.cli.parallel import ParallelCommand
 from fercache.cli.text import echo
 from fercache.errors import ConfigError, raise_problems
 
 
-@click.command()
+@click.command(cls=ParallelCommand, one_job=True)
 @manifest_option
 @out_option("The run folder; left out: OUT/cnn in the config's `out`.")
 @click.option("--weights", metavar="FILE|RUN|imagenet|none", help="Where training starts; none means random numbers.")
@@ -39,10 +41,7 @@ def finetune(
     config: str | None,
     sets: tuple[str, ...],
 ) -> None:
-    """Stage one: fine-tune a frame network on labelled frames.
-
-    On several GPUs: torchrun --nproc-per-node N -m fercache finetune ...
-    """
+    """Stage one: fine-tune a frame network on labelled frames."""
     given = {"weights": weights, "arch": arch, "weights_format": weights_format}
     c = read_config(config, "finetune", sets, manifest=manifest, **given)
     source, target = required(c.manifest, "--manifest", "manifest"), result_path(out, c, "cnn")
@@ -51,7 +50,7 @@ def finetune(
     say(stage(source, target, c.finetune, task=c.task, seed=c.seed, threads=c.threads))
 
 
-@click.command()
+@click.command(cls=ParallelCommand, one_job=False, conflicts=("shard", "plan"))
 @manifest_option
 @cache_option
 @click.option("--weights", metavar="RUN|FILE|imagenet|none", help="A run folder or weights file; left out: OUT/cnn.")
@@ -92,10 +91,11 @@ def extract(
 
     part = Shard.parse(shard) if shard else None
     call = plan_extraction if plan else stage
-    echo(call(source, chosen, folder, c.extract, shard=part, task=c.task, seed=c.seed, threads=c.threads))
+    let_all_ranks_log()
+    say(call(source, chosen, folder, c.extract, shard=part, task=c.task, seed=c.seed, threads=c.threads))
 
 
-@click.command("train-temporal")
+@click.command("train-temporal", cls=ParallelCommand, one_job=True)
 @click.option("--head", metavar="NAME", help="gru, transformer, linear or mean.")
 @manifest_option
 @cache_option

@@ -46,7 +46,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Numbers the network computes in; auto takes bf16 where the device has it, fp16 on older GPUs, else fp32."""
     compile: bool = False
-    """torch.compile: takes time at the start and a C++ compiler; no gain was measured on a CPU."""
+    """torch.compile: takes time at the start, and a compiler; no gain was measured on a CPU."""
     save_minutes: float = number(10.0, 0, 1_000_000)
     """Minutes between saves within an epoch: what a kill costs at most. A signal to stop saves at once."""
     select: Literal["best", "last"] = "best"

@@ -180,6 +180,7 @@ class FrameLoader:
             collate_fn=_unchanged,
             pin_memory=self._pin,
             worker_init_fn=ignore_interrupts,
+            multiprocessing_context=start_method(self._pin) if self._workers else None,
             persistent_workers=self._workers > 0,
             # The loader's own random numbers choose nothing here; the network's stay untouched.
             generator=torch.Generator(),
@@ -239,6 +240,17 @@ class _Recorded:
         for indices in self._batches:
             self._issued.append(indices)
             yield indices
+
+
+def start_method(on_gpu: bool) -> str:
+    """How decoding processes begin: a copy of this process, or of a small one where CUDA lives in this process.
+
+    CUDA does not survive a copy, and copies of page-locked memory and of its driver's threads are best not made.
+    """
+    if not on_gpu and not torch.cuda.is_initialized():
+        return "fork"
+    multiprocessing.set_forkserver_preload(["fercache.data.fork_server"])
+    return "forkserver"
 
 
 def _unchanged(batch: PackedBatch) -> PackedBatch:

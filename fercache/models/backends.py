@@ -93,8 +93,6 @@ def make_backend(
 
     The first call of a compiled one takes its time. ConfigError where the machine has not the precision.
     """
-    if precision == "fp32":
-        torch.backends.cudnn.allow_tf32 = False  # else a GPU's convolutions round to 10 bits
     return BACKENDS[name](backbone, (batch_size, 3, image_size, image_size), precision, threads)
 
 

@@ -50,7 +50,7 @@ class TransformerHead(nn.Module):
 
     def _with_time(self, hidden: torch.Tensor) -> torch.Tensor:
         """The encoding of each position, the same for every window, added to (B, L, H)."""
-        return hidden + sinusoidal_encoding(hidden.shape[1], hidden.shape[2]).to(hidden)
+        return hidden + sinusoidal_encoding(hidden.shape[1], hidden.shape[2], hidden.device).to(hidden.dtype)
 
 
 def _middle_of_layer(layer: nn.TransformerEncoderLayer, hidden: torch.Tensor) -> torch.Tensor:
@@ -67,8 +67,11 @@ def _middle_of_layer(layer: nn.TransformerEncoderLayer, hidden: torch.Tensor) ->
     return middle + layer.linear2(layer.activation(layer.linear1(layer.norm2(middle))))
 
 
-def sinusoidal_encoding(length: int, dim: int) -> torch.Tensor:
-    """Positions 0..length-1 as float32 (length, dim): sin and cos in turn, as in Vaswani et al. 2017, 3.5."""
-    position = torch.arange(length, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10_000.0) / dim))
+def sinusoidal_encoding(length: int, dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Positions 0..length-1 as float32 (length, dim): sin and cos in turn, as in Vaswani et al. 2017, 3.5.
+
+    Computed on `device`: to bring it to a GPU would wait for all that the GPU has to do.
+    """
+    position = torch.arange(length, dtype=torch.float32, device=device)[:, None]
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * (-math.log(10_000.0) / dim))
     return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=2).flatten(1)[:, :dim]

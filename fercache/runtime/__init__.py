@@ -4,12 +4,15 @@ The only reader of the environment. torch is imported where it is needed, so tha
 answers `--help` without it.
 """
 
+from fercache.runtime.gpu import gpu_count, memory_errors, to_device, tuned_convolutions
 from fercache.runtime.group import Ranks, process_group, ranks
 from fercache.runtime.job import environment_of_jobs, queue_again
+from fercache.runtime.launch import launch
 from fercache.runtime.machine import (
     SHARED_MEMORY,
     autocast,
     bf16_flags,
+    configure_torch,
     decoding_workers,
     device,
     environment,
@@ -20,7 +23,6 @@ from fercache.runtime.machine import (
     resolve_precision,
     seed_everything,
     thread_count,
-    use_threads,
 )
 from fercache.runtime.signals import (
     StopFlag,
@@ -37,15 +39,19 @@ __all__ = [
     "StopFlag",
     "autocast",
     "bf16_flags",
+    "configure_torch",
     "decoding_workers",
     "device",
     "end_workers_at_exit",
     "environment",
     "environment_of_jobs",
+    "gpu_count",
     "has_compiler",
     "ignore_interrupts",
     "keep_child_signal",
     "keep_freed_memory",
+    "launch",
+    "memory_errors",
     "process_group",
     "progress",
     "queue_again",
@@ -56,5 +62,6 @@ __all__ = [
     "stop_signals",
     "stops_at_once",
     "thread_count",
-    "use_threads",
+    "to_device",
+    "tuned_convolutions",
 ]

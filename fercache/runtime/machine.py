@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import os
 import platform
@@ -40,12 +41,18 @@ def thread_count(wanted: int | None) -> int:
     return wanted or max(1, (_slurm_threads() or len(os.sched_getaffinity(0))) // ranks().on_this_machine)
 
 
-def use_threads(wanted: int | None) -> int:
-    """Let torch use `thread_count(wanted)` threads."""
+def configure_torch(wanted: int | None) -> int:
+    """Let torch use `thread_count(wanted)` threads, which are returned, this rank's GPU, and all bits of float32.
+
+    By torch's defaults a GPU's convolutions and recurrent layers round what they multiply in float32 to 10 bits (TF32).
+    """
     import torch
 
     threads = thread_count(wanted)
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
     return threads
 
 
@@ -138,14 +145,24 @@ def autocast(precision: str) -> torch.autocast:
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile would find a C++ compiler."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
+    """Whether torch.compile would find the compiler that it needs on `device()`."""
+    return any(shutil.which(name) for name in _compilers() if name)
 
 
 def require_compiler() -> None:
-    """Raise ConfigError where torch.compile would find no C++ compiler."""
+    """Raise ConfigError where torch.compile would lack what it needs on `device()`."""
     if not has_compiler():
-        raise ConfigError("compile: needs a C++ compiler (g++, clang++ or CXX), and none is there")
+        words = "C compiler (gcc, clang or CC)" if device().type == "cuda" else "C++ compiler (g++, clang++ or CXX)"
+        raise ConfigError(f"compile: needs a {words}, and none is installed")
+    if device().type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError("compile: needs the package triton on a GPU, and it is not installed")
+
+
+def _compilers() -> tuple[str, ...]:
+    """On a GPU Triton compiles the kernels, and needs a C compiler for what calls them."""
+    if device().type == "cuda":
+        return os.environ.get("CC", ""), "gcc", "clang"
+    return os.environ.get("CXX", ""), "g++", "clang++"
 
 
 def seed_everything(*seeds: int) -> None:

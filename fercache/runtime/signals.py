@@ -94,7 +94,7 @@ def keep_child_signal() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def ignore_interrupts(_worker: int) -> None:
+def ignore_interrupts(_worker: int = 0) -> None:
     """For loader processes: signals reach the whole group, but only the main process decides to stop.
 
     A loader whose main process is gone ends by itself.

@@ -90,12 +90,15 @@ class Job:
 
 
 @contextmanager
-def training_job(out: Path, settings: TrainingConfig, seed: int, threads: int | None) -> Iterator[Job]:
-    """The start of every training: signals, ranks, threads, precision. Nothing is written yet."""
+def training_job(out: Path, settings: TrainingConfig, seed: int, threads: int | None, remedy: str) -> Iterator[Job]:
+    """The start of every training: signals, ranks, threads, precision. Nothing is written yet.
+
+    `remedy` is what to change where memory runs out.
+    """
     runtime.keep_freed_memory(False)  # which an extraction in this process asked for
-    with runtime.stop_signals() as stop, runtime.process_group() as ranks:
+    with runtime.stop_signals() as stop, runtime.process_group() as ranks, runtime.memory_errors(remedy):
         run = RunDir(out)
-        threads = runtime.use_threads(threads)
+        threads = runtime.configure_torch(threads)
         precision = runtime.resolve_precision(settings.precision, run.recorded().get("precision"))
         if settings.compile:
             runtime.require_compiler()

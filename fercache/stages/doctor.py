@@ -118,8 +118,8 @@ def _extra(name: str, without: str) -> Examined:
 
 def _compiler() -> Examined:
     if runtime.has_compiler():
-        return Examined("C++ compiler", "found, so that torch.compile can be used")
-    return Examined("C++ compiler", "none", "backend compile and the setting compile fail; nothing else needs one")
+        return Examined("compiler", "found, so that torch.compile can be used")
+    return Examined("compiler", "none", "backend compile and the setting compile fail; nothing else needs one")
 
 
 def _slurm() -> Examined:

@@ -17,6 +17,7 @@ from fercache.cache.reader import Cache
 from fercache.cache.rows import FILE_BYTES
 from fercache.config import ExtractConfig
 from fercache.data.shards import Shard
+from fercache.errors import ConfigError
 from fercache.files import nearest
 from fercache.models.backends import device_of
 from fercache.stages.extraction import Extraction, make_extractor, measure
@@ -39,13 +40,14 @@ def extract(
     """Write the embeddings of all videos of `manifest`, or of a shard, that `cache` lacks; returns the cache's folder.
 
     `weights`: a run folder, a weights file, imagenet or none. Any number of processes may work on one cache; one that
-    was stopped or killed is gone on with, inside a video too. A video with a frame that cannot be decoded is left out
-    (or the frame, with `bad_frames: skip`); the others are finished, then DataError lists all of them. CacheError where
-    the cache is another's or cannot be written.
+    was stopped or killed is gone on with, inside a video too. Of several ranks each takes a shard of its own. A video
+    with a frame that cannot be decoded is left out (or the frame, with `bad_frames: skip`); the others are finished,
+    then DataError lists all of them. CacheError where the cache is another's or cannot be written.
     """
     settings = settings or ExtractConfig()
-    with runtime.stop_signals() as stop:
-        given = (manifest, weights, cache, settings, shard or Shard(), task, seed, threads)
+    remedy = "lower batch_size" + (f" (found {settings.batch_size})" if settings.batch_size else " or image_size")
+    with runtime.stop_signals() as stop, runtime.memory_errors(remedy):
+        given = (manifest, weights, cache, settings, _shard_of_rank(shard), task, seed, threads)
         setup = prepare_extraction(*given)
         stop.check()
         # The record is written once it is sure that this machine can compute what it says.
@@ -66,6 +68,14 @@ def extract(
             extraction.run(stop)
     extraction.tell()
     return cache
+
+
+def _shard_of_rank(shard: Shard | None) -> Shard:
+    """The `shard`, else all videos; of several ranks its own part, and ConfigError where there is a `shard`, too."""
+    here = runtime.ranks()
+    if shard is not None and here.count > 1:
+        raise ConfigError(f"--shard: found {shard}, but {here.count} ranks deal the videos out among themselves")
+    return shard or Shard(here.rank + 1, here.count)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def prepare_extraction(
 ) -> Setup:
     """Check everything that was given, and resolve what is `auto`; writes nothing."""
     runtime.keep_freed_memory()
-    threads = runtime.use_threads(threads)
+    threads = runtime.configure_torch(threads)
     runtime.seed_everything(seed)
     every = read_manifest(manifest, task, frames=True).videos
     videos = _of_shard(every, shard)

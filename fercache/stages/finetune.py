@@ -58,7 +58,7 @@ def finetune(
     where `out` holds something else.
     """
     settings = settings or FinetuneConfig()
-    with training_job(out, settings, seed, threads) as job:
+    with training_job(out, settings, seed, threads, _memory_remedy(settings)) as job:
         _finetune(manifest, settings, task, job)
     return out
 
@@ -72,9 +72,14 @@ def measure_finetune(
     threads: int | None = None,
 ) -> float:
     """Frames a second that `finetune` would learn from in one process here, over a few steps; nothing is written."""
-    with tempfile.TemporaryDirectory() as nowhere, training_job(Path(nowhere), settings, seed, threads) as job:
+    remedy = _memory_remedy(settings)
+    with tempfile.TemporaryDirectory() as nowhere, training_job(Path(nowhere), settings, seed, threads, remedy) as job:
         prepared = _prepare(manifest, settings, task, job)
         return measure(prepared.fit(), MEASURED_STEPS)
+
+
+def _memory_remedy(settings: FinetuneConfig) -> str:
+    return f"lower batch_size (found {settings.batch_size}) or image_size"
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: J
         *(weights.architecture.name, runtime.device(), job.precision, job.threads, weights.preprocessing.image_size),
         *(plan.steps, settings.batch_size, job.ranks.count),
     )
-    fit(plan, job.run, job.ranks, job.stop)
+    with runtime.tuned_convolutions():
+        fit(plan, job.run, job.ranks, job.stop)
 
 
 def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameWeights:
@@ -196,7 +202,8 @@ class _Loaders:
         self.order.start(epoch, step)
         boxes = epoch_boxes(self.order.samples, self.settings.crop_scale, self.settings.flip, self.seed, epoch)
         for batch in self._batches("train", f"epoch {epoch + 1}"):
-            cropped = crop(batch.to(self.device), boxes[batch.index].to(self.device), self.record.image_size)
+            own = runtime.to_device(boxes[batch.index], self.device)
+            cropped = crop(batch.to(self.device), own, self.record.image_size)
             yield self._batch("train", batch, normalise(cropped, self.record))
 
     def validation(self) -> Iterator[Batch]:

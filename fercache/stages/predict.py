@@ -53,7 +53,7 @@ def predict(
     end to end, must have been extracted from it.
     """
     settings = settings or PredictConfig()
-    runtime.use_threads(threads)
+    runtime.configure_torch(threads)
     data = read_manifest(manifest, task)
     reader, checkpoint = together(lambda: Cache(cache), lambda: load_run(model))
     fingerprint = digest(checkpoint["model"])
@@ -68,7 +68,8 @@ def predict(
     if not videos:
         raise CacheError(f"{cache}: has none of the videos of split {settings.split}")
     numbers = {video.video_id: reader.frame(video.video_id) for video in videos}
-    with runtime.stop_signals() as stop:
+    remedy = f"lower predict.batch_size (found {settings.batch_size})"
+    with runtime.stop_signals() as stop, runtime.memory_errors(remedy):
         if checkpoint["kind"] == FRAME:
             check_before_use(reader, list(numbers), embedding=False, stop=stop.check)
             rows = MappedRows(reader, list(numbers), "logits")

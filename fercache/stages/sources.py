@@ -77,7 +77,7 @@ class CachedRows:
 
         for chosen, found, index in ahead(steps, load, active=self._on_gpu):
             rows = found.to(self.device, non_blocking=True).float()
-            yield chosen, IndexedWindows(rows, index.to(self.device, non_blocking=True))
+            yield chosen, IndexedWindows(rows, runtime.to_device(index, self.device))
 
     @property
     def _on_gpu(self) -> bool:
@@ -119,7 +119,7 @@ class OpenedFrames:
             if boxes is None:
                 pixels = prepare(batch.to(self.device), self.record)
             else:
-                own = boxes[torch.as_tensor(chosen)[window]].to(self.device)
+                own = runtime.to_device(boxes[torch.as_tensor(chosen)[window]], self.device)
                 pixels = normalise(crop(batch.to(self.device), own, self.record.image_size), self.record)
             yield WindowBatch(chosen, self._windows(pixels, index), rows, present)
 
@@ -131,7 +131,8 @@ class OpenedFrames:
             yield chosen, self._windows(prepare(batch.to(self.device), self.record), index)
 
     def _windows(self, pixels: torch.Tensor, index: torch.Tensor) -> IndexedWindows:
-        return IndexedWindows(pixels.contiguous(memory_format=torch.channels_last), index.to(self.device))
+        inputs = pixels.contiguous(memory_format=torch.channels_last)
+        return IndexedWindows(inputs, runtime.to_device(index, self.device))
 
     def _decoded(self, batches: Iterable[list[int]]) -> Iterator[FrameBatch]:
         workers = runtime.decoding_workers(self.workers)

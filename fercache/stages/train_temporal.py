@@ -61,7 +61,10 @@ def train_temporal(
         learns = any(True for _ in head(1, 1).parameters())
     if not learns:
         settings = replace(settings, epochs=1, warmup=0.0)  # its scores are measured once
-    with training_job(out, settings, seed, threads) as job:
+    remedy = f"lower batch_size (found {settings.batch_size})"
+    if settings.end_to_end and not settings.checkpointing:
+        remedy += ", or set checkpointing to true"
+    with training_job(out, settings, seed, threads, remedy) as job:
         data = read_manifest(manifest, task, frames=settings.end_to_end)
         inputs = from_frames(data, settings, seed) if cache is None else from_cache(data, settings, cache)
         _train(manifest, data, inputs, settings, job)
@@ -76,7 +79,7 @@ def measure_head(
     How fast they come from the disk is left out.
     """
     record, kind = get_task(task), get_head(head)
-    runtime.use_threads(threads)
+    runtime.configure_torch(threads)
     precision, device = runtime.resolve_precision(settings.precision), runtime.device()
     runtime.seed_everything(0)
     network = TemporalNetwork(kind(len(record.classes), embedding_dim)).to(device)

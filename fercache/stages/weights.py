@@ -60,7 +60,7 @@ def inspect_weights(
     `faces`: a folder of face crops, at any depth, or a manifest; None draws some. `form`: the file's
     format where its contents do not decide; without it such a file is inspected as it is.
     """
-    runtime.use_threads(threads)
+    runtime.configure_torch(threads)
     undecided: tuple[str, ...] = ()
     try:
         weights = load_weights(source, form=form)

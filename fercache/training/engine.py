@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fercache import runtime
 from fercache.training.losses import Criterion
 
 
@@ -57,7 +58,7 @@ class Trainer:
             group["lr"] = lr * group["lr_scale"]
         with self.autocast():
             logits = self.network(batch.inputs)
-        total = self.criterion.total(logits, batch.labels.to(logits.device, non_blocking=True))
+        total = self.criterion.total(logits, runtime.to_device(batch.labels, logits.device))
         self.optimizer.zero_grad(set_to_none=True)
         # The ranks' gradients are averaged, where their sum over the common weight is meant.
         self.scaler.scale(total * (self.ranks / weight)).backward()
@@ -114,5 +115,5 @@ def infer(network: nn.Module, batches: Batches, autocast: Autocast, check: Calla
     for batch in batches:
         check()
         with autocast():
-            logits.append(network(batch.inputs)[: len(batch.index)].float().cpu())
-    return torch.cat(logits).numpy()
+            logits.append(network(batch.inputs)[: len(batch.index)].float())
+    return torch.cat(logits).cpu().numpy()  # a GPU is waited for once, at the end

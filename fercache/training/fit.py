@@ -102,8 +102,6 @@ class _Loop:
         settings, device = plan.settings, runtime.device()
         self.trainer = _trainer(plan, ranks.count)
         self.look = 1 if device.type == "cpu" else GPU_LOOK
-        # The steps' shapes are the same throughout, so that trying the convolutions' kernels out pays.
-        torch.backends.cudnn.benchmark = True
         self.place = self._go_on()
         if settings.compile:
             plan.network.compile()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from fercache import runtime
 from fercache.config import TrainingConfig
 from fercache.errors import ConfigError, raise_problems
 from fercache.tasks import Task
@@ -38,7 +39,7 @@ class CrossEntropy:
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The sum; with class weights that of the weighted losses."""
-        weight = None if self.class_weight is None else self.class_weight.to(logits.device)
+        weight = None if self.class_weight is None else runtime.to_device(self.class_weight, logits.device)
         return functional.cross_entropy(
             logits.flatten(0, -2).float(),
             labels.flatten().long(),
@@ -66,7 +67,7 @@ class BinaryCrossEntropy:
         """The sum over elements; with weights positive elements count that much more."""
         counts = labels >= 0
         target = labels.float() * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        weight = None if self.positive_weight is None else self.positive_weight.to(logits.device)
+        weight = None if self.positive_weight is None else runtime.to_device(self.positive_weight, logits.device)
         losses = functional.binary_cross_entropy_with_logits(
             logits.float(), target, pos_weight=weight, reduction="none"
         )

@@ -82,7 +82,53 @@ def test_a_worker_that_is_killed_ends_the_loading_with_the_reason(tmp_path, monk
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
-def test_workers_that_are_killed_from_outside_while_they_wait(tmp_path):
+@pytest.fixture(params=["fork", "forkserver"])
+def method(request, monkeypatch) -> str:
+    """How decoding processes begin; by a server where this process has a GPU in use."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: request.param == "forkserver")
+    return request.param
+
+
+def test_processes_are_no_copies_of_one_that_uses_a_gpu(tmp_path, method):
+    paths, batches = images(tmp_path, 12), in_order(range(12), 3)
+    frames = iter(loaded := FrameLoader(paths, batches, 2))
+    first = next(frames)
+    parents = {
+        int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        for process in multiprocessing.active_children()
+    }
+    assert len(parents) == 1 and (parents == {os.getpid()}) == (method == "fork")
+    found = [first, *frames]
+    for batch, expected in zip(found, FrameLoader(paths, batches, 0), strict=True):
+        assert torch.equal(batch.frames, expected.frames) and torch.equal(batch.index, expected.index)
+    assert [batch.index.tolist() for batch in loaded] == batches  # as for a second epoch
+
+
+def test_a_signal_to_the_whole_group_ends_no_process_that_decodes(tmp_path, method):
+    """As a terminal and SLURM send it; only the main process decides to stop."""
+    code = f"""
+import multiprocessing, os, signal, sys, time, torch
+from fercache.data.loader import FrameLoader
+if __name__ == "__main__":
+    torch.cuda.is_initialized = lambda: {method == "forkserver"}
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
+    frames = iter(FrameLoader(sys.argv[1:], [[number] for number in range(40)], 2))
+    next(frames)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.killpg(0, number)
+    time.sleep(0.5)
+    print(len(multiprocessing.active_children()), len(list(frames)))
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    answer = subprocess.run(
+        [sys.executable, script, *images(tmp_path, 40)], capture_output=True, text=True, start_new_session=True
+    )
+    assert answer.stdout == "2 39\n", answer.stderr
+
+
+def test_workers_that_are_killed_from_outside_while_they_wait(tmp_path, method):
     frames = iter(FrameLoader(images(tmp_path, 60), in_order(range(60), 2), 2))
     next(frames)
     for process in multiprocessing.active_children():

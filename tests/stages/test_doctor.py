@@ -43,7 +43,7 @@ def test_what_is_missing_is_said_with_what_follows(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     found = by_name(tmp_path)
-    assert found["C++ compiler"].value == found["SLURM"].value == "none"
+    assert found["compiler"].value == found["SLURM"].value == "none"
     monkeypatch.setattr(hdf5.h5py, "File", lambda *_, **__: (_ for _ in ()).throw(OSError("unable to lock file")))
     assert by_name(tmp_path)["HDF5 locking"].value == "unable to lock file"
 
