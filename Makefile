@@ -4,16 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 # CI and benchmarks choose another folder or another config here.
 DEMO_ARGS ?=
+GPU_TEST_ARGS ?=
 # Tests run in as many processes as there are cores, up to eight.
 TEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-gpu lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/fercache demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow and not browser and not slurm"
+	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow and not browser and not slurm and not gpu"
+
+# Under four minutes on one GPU; without one every test is skipped, and says so.
+test-gpu: $(VENV)/.ready
+	$(BIN)/python -m pytest -m gpu --durations=10 $(GPU_TEST_ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -58,6 +58,11 @@ def write_video(root: Path, video_id: str, numbers, labels=None, split="Train_Se
         write_annotation(target, record, np.asarray(labels))
 
 
+def write_pixels(root: Path, video_id: str, number: int, pixels: np.ndarray) -> None:
+    """A frame, uint8 (H, W, 3), over one of `write_video`."""
+    Image.fromarray(pixels).save(root / "cropped_aligned" / video_id / f"{number:05d}.jpg", quality=95)
+
+
 @pytest.fixture
 def small_root(tmp_path: Path) -> Path:
     """Four videos: two for training, one with gaps and -1 for validation, one unlabelled."""

@@ -146,7 +146,7 @@ def numeric_fields(kind, prefix=""):
             yield f"{prefix}{field.name}", types[0], typing.get_origin(hint) is tuple
 
 
-@pytest.mark.parametrize(("key", "kind", "several"), numeric_fields(Config))
+@pytest.mark.parametrize(("key", "kind", "several"), list(numeric_fields(Config)))
 def test_every_number_has_limits(key, kind, several):
     for number in (
         "1" + "0" * 18,

@@ -23,6 +23,8 @@ SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
 """What srun tells them. SLURM_NTASKS will not do for the count: a batch script, which is alone, has it too."""
 LOST_RANK = "another rank"
 """In the message of a rank that ends since another one did."""
+GPU_BACKEND = "cpu:gloo,cuda:nccl"
+"""What processes with GPUs exchange tensors by: those of the processor must not wait for a GPU's work."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Of the ranks' meeting place, by the job's number: below those that Linux gives away to connections."""
 
@@ -158,7 +160,7 @@ def process_group() -> Iterator[Ranks]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(here.gpu)
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    backend = GPU_BACKEND if on_gpu else "gloo"
     if here.meeting is None:
         torch.distributed.init_process_group(backend)
     else:
