@@ -1,4 +1,4 @@
-"""The README's commands: all of them are parsed, and those for a small set are run on real faces."""
+"""The commands of the README and of `docs/`: all are parsed, and those for a small set are run on real faces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from fercache.cache.provenance import Provenance
 from fercache.cache.rows import Part, Shape
 from fercache.cache.writer import write_video
-from fercache.cli import main
+from fercache.cli import main, parallel
 from fercache.cli.commands import ALL
 from fercache.config import load_config
 from fercache.data.annotations import read_annotation
@@ -24,7 +24,8 @@ from fercache.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCKS = [block for text in PAGES.values() for block in re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 TYPED = [re.sub(r"^(torchrun|srun) .* -m fercache ", "fercache ", line) for line in LINES]
 COMMANDS = [line for line in TYPED if line.startswith("fercache ")]
@@ -49,6 +50,9 @@ def test_every_command_parses_and_its_settings_are_known(line, monkeypatch):
 
     for command in leaves():
         monkeypatch.setattr(command, "callback", record(command.name))
+    # With --gpus the command is started several times without it: here once.
+    monkeypatch.setattr(parallel, "gpu_count", lambda: 8)
+    monkeypatch.setattr(parallel, "launch", lambda words, count, one_job: main(words, standalone_mode=False))
     words = shlex.split(line)[1:]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0 and not isinstance(result.exception, Exception), result.output
@@ -85,9 +89,10 @@ def test_the_cache_opens_with_h5py_alone(tmp_path):
     assert answer.stdout == "[2, 3] (2, 2048) float16\n"
 
 
-def test_files_that_are_named_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_that_are_named_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_environment_variable_of_slurm_is_the_one_that_is_read():
