@@ -359,11 +359,6 @@ def test_what_is_allowed_is_said(tmp_path, caplog, monkeypatch):
     assert "no training label of Anger, Disgust, Fear, Sadness, Surprise" in caplog.text
 
 
-def test_the_commands_of_the_help_can_be_given_to_torchrun():
-    result = CliRunner().invoke(main, ["finetune", "--help"])
-    assert "torchrun --nproc-per-node N -m fercache finetune" in result.output
-
-
 def test_weights_none_of_a_family_that_is_unknown(manifest, tmp_path):
     with pytest.raises(ConfigError, match="--arch: found 'alexnet'"):
         finetune(manifest, tmp_path / "cnn", replace(SMALL, arch="alexnet"))
