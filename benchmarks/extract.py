@@ -39,7 +39,7 @@ OURS = f"""
 import sys, time, logging
 from pathlib import Path
 from fercache.config import ExtractConfig
-from fercache.stages.embedding import Extractor
+from fercache.stages.extract.engine import Extractor
 from fercache.stages.extract import extract
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 ends, run = [], Extractor.run
@@ -96,7 +96,7 @@ def draw(folder: Path, frames: int) -> Path:
     """A manifest of drawn faces with that many frames at least."""
     from fercache.data.affwild2 import build_manifest
     from fercache.data.manifest import write_manifest
-    from fercache.data.synth import SynthSettings, synthesise
+    from fercache.synth import SynthSettings, synthesise
     from fercache.tasks import TASKS
 
     root = synthesise(folder / "faces", SynthSettings(train=frames // 200 + 2, validation=1, test=0, seconds=8))
@@ -181,9 +181,9 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
     """Kill the command `count` times, let it go on, and compare."""
     from fercache.data.affwild2 import build_manifest
     from fercache.data.manifest import write_manifest
-    from fercache.data.synth import SynthSettings, synthesise
-    from fercache.stages.caches import verify_cache
+    from fercache.synth import SynthSettings, synthesise
     from fercache.tasks import TASKS
+    from fercache.tools.caches import verify_cache
 
     settings = SynthSettings(train=14, validation=4, test=0, seconds=7, image_size=48, seed=seed)
     root = synthesise(folder / "kill_faces", settings)

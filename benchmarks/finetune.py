@@ -51,7 +51,7 @@ def draw(folder: Path, frames: int) -> Path:
     from fercache.data.affwild2 import build_manifest
     from fercache.data.annotations import read_annotation, write_annotation
     from fercache.data.manifest import write_manifest
-    from fercache.data.synth import SynthSettings, synthesise
+    from fercache.synth import SynthSettings, synthesise
     from fercache.tasks import TASKS
 
     task = TASKS["expr"]

@@ -41,8 +41,8 @@ from fercache.data.manifest import read_manifest
 from fercache.errors import FercacheError
 from fercache.models.checkpoint import digest, load_run
 from fercache.models.temporal import network_of
+from fercache.results.ensemble_file import read_ensemble
 from fercache.rundir import RunDir
-from fercache.stages.ensemble_file import read_ensemble
 
 PATIENCE_S = 30
 DIM = 64
@@ -62,7 +62,7 @@ from fercache.cache.writer import write_video
 from fercache.config import EnsembleConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.manifest import read_manifest, write_manifest
-from fercache.data.synth import SynthSettings, synthesise
+from fercache.synth import SynthSettings, synthesise
 from fercache.stages.ensemble import search_ensemble
 from fercache.stages.predict import predict
 from fercache.stages.train_temporal import train_temporal

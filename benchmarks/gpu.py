@@ -67,7 +67,7 @@ def tell(**values):
 
 EXTRACT = """
 from fercache.config import ExtractConfig
-from fercache.stages.embedding import Extractor
+from fercache.stages.extract.engine import Extractor
 from fercache.stages.extract import extract
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 manifest, cache, size, batch, backend = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:5]), sys.argv[5]
@@ -210,7 +210,7 @@ from fercache.data.datasets import in_order
 from fercache.data.time_line import TimeLine, WindowSet
 from fercache.models.heads import get_head
 from fercache.models.temporal import MiddleOutput, TemporalNetwork
-from fercache.stages.sources import CachedRows
+from fercache.training.sources import CachedRows
 from fercache.training.engine import Batch, infer
 side, path, batch, calls = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 torch.manual_seed(0)
@@ -329,7 +329,7 @@ def draw(folder: Path, frames: int) -> Path:
     from fercache.data.affwild2 import build_manifest
     from fercache.data.annotations import write_annotation
     from fercache.data.manifest import write_manifest
-    from fercache.data.synth import SynthSettings, synthesise
+    from fercache.synth import SynthSettings, synthesise
     from fercache.tasks import TASKS
 
     task = TASKS["expr"]
@@ -435,7 +435,7 @@ def main() -> None:
         if "finetune" in arguments.parts:
             finetune(bench, manifest)
         if {"temporal", "inference"} & set(arguments.parts):
-            from fercache.stages.caches import pack_cache
+            from fercache.tools.caches import pack_cache
 
             cached_manifest, files = make_cache(folder / "random", 20, bench.sizes.cached // 20)
             cache = pack_cache(files, folder / "random.h5")

@@ -14,7 +14,7 @@ import sys
 ROUND = """
 import json, tempfile, time
 from pathlib import Path
-from fercache.data.synth import SynthSettings, synthesise
+from fercache.synth import SynthSettings, synthesise
 with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter(), time.process_time()
     out = synthesise(Path(folder) / "out", SynthSettings(train=6, validation=2, test=1), workers=1)

@@ -69,7 +69,7 @@ from fercache import runtime
 from fercache.config import TrainTemporalConfig
 from fercache.data.datasets import EpochBatches
 from fercache.data.manifest import read_manifest
-from fercache.stages.temporal_inputs import from_cache
+from fercache.stages.train_temporal.inputs import from_cache
 manifest, cache, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 runtime.configure_torch(None)
 inputs = from_cache(read_manifest(Path(manifest)), TrainTemporalConfig(head="gru", stride=1), Path(cache))
@@ -118,7 +118,7 @@ from fercache.data.datasets import in_order
 from fercache.data.time_line import TimeLine, WindowSet
 from fercache.models.heads import get_head
 from fercache.models.temporal import IndexedWindows, MiddleOutput, TemporalNetwork
-from fercache.stages.sources import each_once
+from fercache.training.sources import each_once
 from fercache.training.engine import Batch, infer
 name, side, precision, frames, batch = *sys.argv[2:5], *map(int, sys.argv[5:])
 runtime.configure_torch(None)
@@ -158,7 +158,7 @@ def train(folder: Path, rounds: int) -> dict[str, float]:
 
 def reads(folder: Path, rounds: int) -> dict[str, float]:
     """The packed cache and the files in turn."""
-    from fercache.stages.caches import pack_cache
+    from fercache.tools.caches import pack_cache
 
     manifest, cache = make_cache(folder / "reads", 500, 200)
     sides = {"packed": pack_cache(cache, folder / "reads.h5"), "files": cache}

@@ -46,7 +46,7 @@ REAL_HEADS = {"batch_size": 32, "select": "last", "lr": 0.01}
 
 def draw(folder: Path, setting: str, seed: int) -> Path:
     """A set of drawn faces in the Aff-Wild2 layout."""
-    from fercache.data.synth import SynthSettings, synthesise
+    from fercache.synth import SynthSettings, synthesise
 
     train, validation = RECORDINGS
     sizes = {"train": train, "validation": validation, "test": 0, "seconds": SECONDS, "fps": FPS, "image_size": SIZE}
@@ -106,7 +106,7 @@ def predicted(folder: Path, manifest: Path, runs: dict[str, Path], split: str) -
 def training_losses(folder: Path, manifest: Path, runs: dict[str, Path]) -> dict[str, float]:
     """Method -> mean cross entropy of the labelled training frames."""
     from fercache.data.manifest import read_manifest
-    from fercache.stages.aligned import read_all, with_labels
+    from fercache.results.aligned import read_all, with_labels
 
     paths = predicted(folder, manifest, runs, "train")
     outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
@@ -118,9 +118,9 @@ def training_losses(folder: Path, manifest: Path, runs: dict[str, Path]) -> dict
 def drawn_scores(manifest: Path, paths: dict[str, Path], seed: int) -> dict[str, tuple[float, np.ndarray]]:
     """Method -> its score, and what it is in each draw of recordings, (R,): the same draws for all methods."""
     from fercache.data.manifest import read_manifest
+    from fercache.results.aligned import read_all, with_labels
     from fercache.scoring.honest import results
     from fercache.scoring.metrics import decide
-    from fercache.stages.aligned import read_all, with_labels
 
     outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
     decisions = [decide(outputs.task, one) for one in outputs.probability()]

@@ -17,11 +17,12 @@ from fercache.config import TrainingConfig
 from fercache.data.datasets import EpochBatches, in_order, share_of
 from fercache.errors import RunError
 from fercache.rundir import RunDir
-from fercache.stages.common import validation_scores
+from fercache.scoring.metrics import epoch_scores
 from fercache.tasks import TASKS
 from fercache.training.engine import Batch
 from fercache.training.fit import Fit, fit
 from fercache.training.losses import make_criterion
+from fercache.training.validation import validation_logits
 
 VALIDATED = 23
 X = torch.randn(41, 5, generator=torch.Generator().manual_seed(0))
@@ -53,9 +54,8 @@ def plan(ranks, on_step=lambda epoch, step: None, norm=True):
     def validate(check):
         own = share_of(41, ranks.rank, ranks.count)
         parts = [Batch(torch.tensor(p), X[p], Y[p]) for p in in_order(own, 4)]
-        return validation_scores(
-            TASKS["expr"], network, parts, Y.numpy(), "fp32", check, lambda places: list(map(str, places))
-        )
+        logits = validation_logits(network, parts, 41, "fp32", check, lambda places: list(map(str, places)))
+        return epoch_scores(TASKS["expr"], logits, Y.numpy())
 
     criterion = make_criterion(TASKS["expr"], settings, Y.numpy())
     names = lambda index: list(map(str, index.tolist()))  # noqa: E731
@@ -104,7 +104,8 @@ def score(out, ranks):
             seen.extend(part)
             yield Batch(torch.tensor(part), logits[part], torch.from_numpy(labels[part]))
 
-    found = validation_scores(TASKS["expr"], nn.Identity(), batches(), labels, "fp32", lambda: None, list)
+    gathered = validation_logits(nn.Identity(), batches(), VALIDATED, "fp32", lambda: None, list)
+    found = epoch_scores(TASKS["expr"], gathered, labels)
     (out / f"rank{ranks.rank}.json").write_text(json.dumps({"scores": found, "seen": seen}))
 
 

@@ -33,8 +33,8 @@ from fercache.models.checkpoint import load_checkpoint
 from fercache.models.heads import get_head
 from fercache.models.weights import load_weights
 from fercache.rundir import RunDir
-from fercache.stages.embedding import Extractor
 from fercache.stages.extract import extract
+from fercache.stages.extract.engine import Extractor
 from fercache.stages.finetune import finetune
 from fercache.stages.predict import predict
 from fercache.stages.train_temporal import train_temporal

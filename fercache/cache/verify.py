@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import h5py
 import numpy as np
@@ -18,6 +19,17 @@ from fercache.errors import CacheError, raise_problems
 
 _verified: set[tuple[object, ...]] = set()
 """What this process has verified: identity of the file, video, datasets."""
+
+
+class Frames(Protocol):
+    """The present frames of a video, F of them, as a cache may have been made from."""
+
+    number: np.ndarray
+    """int32 (F,), ascending."""
+    path: Sequence[str]
+
+    def digest(self, row: int) -> str:
+        """Of a frame's file; "" where it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +101,23 @@ def _wrong_values(file: h5py.File, entry: Entry, names: Sequence[str]) -> Iterat
         yield f"{name}: has numbers that are not finite, the first at frame {frame[row]}"
     if checksum != (entry.checksum if tuple(names) == DATASETS else entry.checksum_beside):
         yield "its content is not what was written: another checksum"
+
+
+def source_problem(cache: Cache, video_id: str, frames: Frames, folder: object) -> str | None:
+    """Why the cache of a video does not come from these frames, which lie in `folder`; None where it does.
+
+    The frame numbers must be equal, and the first frame's file the one that was read.
+    """
+    number = cache.frame(video_id)
+    known = np.union1d(number, cache.skipped(video_id))
+    sentence = f"{cache.file(video_id)}: "
+    if not np.array_equal(known, frames.number):
+        return (
+            f"{sentence}its {len(known)} frames are not the {len(frames.number)} that {folder} has: another data set?"
+        )
+    if len(number):
+        row = int(np.searchsorted(frames.number, number[0]))
+        found, read = frames.digest(row), cache.entry(video_id).source
+        if found and read and found != read:
+            return f"{sentence}was made from another image than {frames.path[row]}: another data set?"
+    return None

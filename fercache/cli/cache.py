@@ -22,7 +22,7 @@ def cache_group() -> None:
 def info(cache: Path, manifest: str | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Print videos, frames, size and provenance of CACHE, and what it lacks of a manifest."""
     c = read_config(config, None, sets)
-    from fercache.stages.caches import cache_info
+    from fercache.tools.caches import cache_info
 
     echo(cache_info(cache, _path(manifest), task=c.task))
 
@@ -39,7 +39,7 @@ def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, set
     where something is missing, or broken and not removed.
     """
     c = read_config(config, None, sets)
-    from fercache.stages.caches import verify_cache
+    from fercache.tools.caches import verify_cache
 
     result = verify_cache(cache, _path(manifest), fix=fix, task=c.task)
     echo(result)
@@ -55,7 +55,7 @@ def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, set
 def pack(cache: Path, manifest: str | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Write CACHE, or a manifest's videos of it, into one file, which every command takes as a cache."""
     c = read_config(config, None, sets)
-    from fercache.stages.caches import pack_cache
+    from fercache.tools.caches import pack_cache
 
     echo(pack_cache(cache, out, _path(manifest), task=c.task))
 

@@ -30,7 +30,7 @@ def synth(out: Path, setting: str | None, config: str | None, sets: tuple[str, .
     """
     c = read_config(config, "synth", sets, setting=setting)
     from fercache import runtime
-    from fercache.data.synth import SynthSettings, synthesise
+    from fercache.synth import SynthSettings, synthesise
 
     echo(synthesise(out, SynthSettings(**vars(c.synth), seed=c.seed), runtime.thread_count(c.threads)))
 

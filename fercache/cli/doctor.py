@@ -19,6 +19,6 @@ def doctor(folder: Path | None, config: str | None, sets: tuple[str, ...]) -> No
     FOLDER is where data and results would be; without it, the config's `out` or the current folder.
     """
     c = read_config(config, None, sets)
-    from fercache.stages.doctor import describe, examine
+    from fercache.tools.doctor import describe, examine
 
     echo(describe(examine(folder or Path(c.out or "."))))

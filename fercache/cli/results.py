@@ -50,8 +50,8 @@ def ensemble(
         raise click.UsageError("give one of --search and --apply FILE")
     c = read_config(config, "ensemble", sets, manifest=manifest, folds=folds)
     paths = predictions or tuple(map(Path, c.ensemble.predictions)) or _default_predictions(c.out)
+    from fercache.results.ensemble_file import describe_search
     from fercache.stages.ensemble import apply_ensemble, search_ensemble
-    from fercache.stages.ensemble_file import describe_search
 
     if applied is not None:
         if out is None:
@@ -140,6 +140,6 @@ def report(
     """
     c = read_config(config, None, sets, manifest=manifest)
     source = required(c.manifest, "--manifest", "manifest")
-    from fercache.stages.report import report as stage
+    from fercache.report import report as stage
 
     echo(stage(folder, source, out, split=split, videos=videos, task=c.task))

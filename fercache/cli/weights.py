@@ -27,7 +27,7 @@ def inspect(source: str, faces: Path | None, form: str | None, config: str | Non
     convolution, on faces prepared in each way that is in use, against those that the file kept from its training.
     """
     c = read_config(config, None, sets)
-    from fercache.stages.weights import describe, inspect_weights
+    from fercache.tools.weights import describe, inspect_weights
 
     echo(describe(inspect_weights(source, faces=faces, form=form, threads=c.threads)))
 
@@ -43,6 +43,6 @@ def convert(source: str, out: Path, form: str | None, config: str | None, sets: 
     The classifier is left out, so that the backbone of a fine-tuned run can begin another task.
     """
     read_config(config, None, sets)
-    from fercache.stages.weights import convert_weights
+    from fercache.tools.weights import convert_weights
 
     echo(convert_weights(source, out, form=form))

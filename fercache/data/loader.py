@@ -19,9 +19,16 @@ from typing import NoReturn
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from fercache.data.datasets import in_order
 from fercache.data.images import DecodedImage, ImageSurvey, read_image
-from fercache.errors import DataError, RunError
-from fercache.runtime import SHARED_MEMORY, end_workers_at_exit, ignore_interrupts, keep_child_signal
+from fercache.errors import DataError, RunError, raise_problems
+from fercache.runtime import (
+    SHARED_MEMORY,
+    decoding_workers,
+    end_workers_at_exit,
+    ignore_interrupts,
+    keep_child_signal,
+)
 
 log = logging.getLogger(__name__)
 
@@ -228,6 +235,17 @@ class FrameLoader:
     def _decode_here(self, indices: list[int]) -> PackedBatch:
         batch = self._dataset.decode(indices, self._pool)
         return batch.pin_memory() if self._pin else batch
+
+
+def raise_bad_frames(parts: Iterable[Sequence[str]], workers: int | None) -> NoReturn:
+    """A frame among these files is broken: look at all, so that nobody mends them one run at a time; DataError."""
+    log.warning("a frame cannot be decoded; looking for others")
+    problems: list[str] = []
+    for paths in parts:
+        for batch in FrameLoader(paths, in_order(range(len(paths)), 256), decoding_workers(workers)):
+            problems += batch.failures.values()
+    raise_problems(problems, DataError)
+    raise DataError("a frame could not be decoded, and now all can: were they changed meanwhile?")
 
 
 class _Recorded:

@@ -33,6 +33,18 @@ On two cores: eager 44, compiled 51, OpenVINO 59 frames/s; 4 s to convert for Op
 """
 
 
+GPU_BATCH, CPU_BATCH, CPU_SMALL_BATCH = 128, 32, 64
+"""Frames a pass where nothing is said; the last for inputs up to `SMALL_PX` on a processor."""
+SMALL_PX = 128
+
+
+def standard_batch_size(device: torch.device, image_size: int) -> int:
+    """Frames a pass of the network where nothing is said."""
+    if device.type == "cuda":
+        return GPU_BATCH
+    return CPU_SMALL_BATCH if image_size <= SMALL_PX else CPU_BATCH
+
+
 @dataclass(frozen=True)
 class Choice:
     """A backend, and why it was taken."""

@@ -16,10 +16,10 @@ from fercache.errors import ConfigError, DataError, FercacheError, RunError, rai
 from fercache.files import write_text
 from fercache.pipeline import project
 from fercache.pipeline.graph import Step, run_steps
+from fercache.results.ensemble_file import read_ensemble
+from fercache.results.wording import as_table, digits, span
 from fercache.scoring.choice import SEARCHED
-from fercache.stages.ensemble_file import read_ensemble
 from fercache.stages.evaluate import evaluate
-from fercache.stages.wording import as_table, digits, span
 from fercache.tasks import TASKS
 
 log = logging.getLogger(__name__)

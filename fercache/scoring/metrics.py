@@ -69,6 +69,17 @@ def score(task: Task, decisions: np.ndarray, labels: np.ndarray) -> Scores:
     return _score_one(task, decisions, labels) if task.kind == "one" else _score_many(task, decisions, labels)
 
 
+def epoch_scores(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What a training records of an epoch, from logits (N, C) and labels (N,) or (N, C); `score` is what decides."""
+    result = score(task, decide(task, probabilities(task, logits)), labels)
+    return {
+        "score": result.score,
+        "f1": result.f1,
+        "accuracy": result.accuracy,
+        "f1_occurring": result.f1_occurring,
+    }
+
+
 def f1_of_counts(right: np.ndarray, either: np.ndarray) -> np.ndarray:
     """F1 from the frames rightly decided to be of a class, and those decided to be plus those that are: 0 for none."""
     return np.divide(2.0 * right, either, out=np.zeros(np.shape(right)), where=either > 0)

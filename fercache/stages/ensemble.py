@@ -20,13 +20,8 @@ from fercache.config import EnsembleConfig, as_plain
 from fercache.data.manifest import read_manifest
 from fercache.errors import ConfigError, DataError, RunError
 from fercache.files import refuse_other_contents, write_text
-from fercache.scoring.choice import SEARCHED, Recipe
-from fercache.scoring.folds import absent, folds
-from fercache.scoring.grid import point_count
-from fercache.scoring.honest import results, worth
-from fercache.scoring.metrics import decide
-from fercache.stages.aligned import Aligned, common_frames, read_all, to_logits, with_labels
-from fercache.stages.ensemble_file import (
+from fercache.results.aligned import Aligned, common_frames, read_all, to_logits, with_labels
+from fercache.results.ensemble_file import (
     FILE_NAME,
     FORMAT,
     choice_as_plain,
@@ -36,6 +31,11 @@ from fercache.stages.ensemble_file import (
     read_ensemble,
     worth_as_plain,
 )
+from fercache.scoring.choice import SEARCHED, Recipe
+from fercache.scoring.folds import absent, folds
+from fercache.scoring.grid import point_count
+from fercache.scoring.honest import results, worth
+from fercache.scoring.metrics import decide
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fercache.data.manifest import read_manifest
+from fercache.results.aligned import read_all
+from fercache.results.evaluation import Evaluation, evaluate_one
+from fercache.results.wording import about_intervals, as_table, counts, digits, or_none, span
 from fercache.scoring.calibration import BINS
 from fercache.scoring.metrics import Scores
-from fercache.stages.aligned import read_all
-from fercache.stages.evaluation import Evaluation, evaluate_one
-from fercache.stages.wording import about_intervals, as_table, counts, digits, or_none, span
 from fercache.tasks import Task
 
 COLUMNS = (

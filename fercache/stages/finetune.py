@@ -19,19 +19,21 @@ from fercache import runtime
 from fercache.config import FinetuneConfig
 from fercache.data.annotations import class_shares
 from fercache.data.labelled import LabelledFrames, labelled_frames
-from fercache.data.loader import FrameBatch, FrameLoader
+from fercache.data.loader import FrameBatch, FrameLoader, raise_bad_frames
 from fercache.data.manifest import Manifest, read_manifest
 from fercache.errors import ConfigError
 from fercache.models.checkpoint import FRAME
 from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import Preprocessing, filled, normalise, prepare
 from fercache.models.weights import NONE, FrameWeights, load_weights
-from fercache.stages.common import Job, raise_bad_frames, training_job, validation_scores
+from fercache.scoring.metrics import epoch_scores
 from fercache.tasks import Task
 from fercache.training.augment import crop, epoch_boxes
 from fercache.training.engine import Batch
 from fercache.training.fit import Fit, Scores, fit, measure
 from fercache.training.losses import Criterion, make_criterion
+from fercache.training.start import Job, training_job
+from fercache.training.validation import validation_logits
 
 log = logging.getLogger(__name__)
 
@@ -229,4 +231,6 @@ def _validate(
     network: FrameNetwork, loaders: _Loaders, task: Task, precision: str, check: Callable[[], None]
 ) -> Scores:
     frames = loaders.frames["validation"]
-    return validation_scores(task, network, loaders.validation(), frames.labels.numpy(), precision, check, frames.names)
+    labels = frames.labels.numpy()
+    logits = validation_logits(network, loaders.validation(), len(labels), precision, check, frames.names)
+    return epoch_scores(task, logits, labels)

@@ -28,9 +28,8 @@ from fercache.models.checkpoint import FRAME, HEAD, digest, load_run
 from fercache.models.heads import seen_by
 from fercache.models.temporal import MiddleOutput, network_of
 from fercache.models.weights import from_checkpoint
-from fercache.stages.sources import CachedRows
-from fercache.stages.temporal_inputs import cached_videos, trained_on
 from fercache.training.engine import Batch, infer
+from fercache.training.sources import CachedRows, cached_videos, trained_on
 
 log = logging.getLogger(__name__)
 

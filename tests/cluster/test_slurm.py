@@ -24,7 +24,7 @@ from slurm_project import CONFIG, Project
 from fercache.cache.predictions import read_predictions
 from fercache.cache.reader import Cache
 from fercache.models.checkpoint import load_checkpoint
-from fercache.stages.ensemble_file import read_ensemble
+from fercache.results.ensemble_file import read_ensemble
 
 pytestmark = pytest.mark.slurm
 

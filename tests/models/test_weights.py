@@ -30,7 +30,7 @@ from fercache.models.frame_network import ARCHITECTURES
 from fercache.models.numpy_pickle import read_numpy_pickle
 from fercache.models.preprocessing import IMAGENET, VGGFACE, VGGFACE2, prepare
 from fercache.models.weights import load_weights
-from fercache.stages.weights import convert_weights
+from fercache.tools.weights import convert_weights
 
 RESNET = ARCHITECTURES["resnet50-vggface2"]
 PEOPLE = 5

@@ -29,10 +29,10 @@ from fercache.data.manifest import write_manifest
 from fercache.data.shards import Shard
 from fercache.errors import CacheError, ConfigError, DataError, Stopped
 from fercache.models.backends import BACKENDS
-from fercache.stages.caches import cache_info, pack_cache, verify_cache
 from fercache.stages.extract import extract, plan_extraction
-from fercache.stages.extraction import Extraction
+from fercache.stages.extract.run import Extraction
 from fercache.tasks import TASKS
+from fercache.tools.caches import cache_info, pack_cache, verify_cache
 
 SETTINGS = ExtractConfig(image_size=48, backend="eager", precision="fp32", dtype="float32", batch_size=4, workers=0)
 LENGTHS = {"a": 3, "b": 11, "c": 1, "d": 6}

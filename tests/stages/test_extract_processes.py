@@ -15,7 +15,7 @@ import pytest
 from test_extract import assert_same, make_set
 
 from fercache.cache.journal import journals
-from fercache.stages.caches import verify_cache
+from fercache.tools.caches import verify_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -29,14 +29,14 @@ from fercache.data.manifest import read_manifest, write_manifest
 from fercache.errors import ConfigError, DataError, RunError
 from fercache.models.checkpoint import load_checkpoint
 from fercache.models.weights import load_weights
+from fercache.results.aligned import read_all, with_labels
 from fercache.rundir import RunDir
 from fercache.scoring.metrics import decide, score
-from fercache.stages.aligned import read_all, with_labels
 from fercache.stages.extract import extract
 from fercache.stages.finetune import finetune
 from fercache.stages.predict import predict
-from fercache.stages.weights import convert_weights
 from fercache.tasks import TASKS
+from fercache.tools.weights import convert_weights
 
 SMALL = FinetuneConfig(image_size=48, epochs=2, batch_size=5, lr=0.01, workers=0, precision="fp32")
 

@@ -29,10 +29,10 @@ from fercache.errors import CacheError, ConfigError, DataError, RunError, Weight
 from fercache.models.checkpoint import load_run
 from fercache.models.preprocessing import prepare
 from fercache.models.weights import load_weights
+from fercache.results.ensemble_file import describe_search, read_ensemble
 from fercache.rundir import RunDir
 from fercache.scoring.metrics import probabilities
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
-from fercache.stages.ensemble_file import describe_search, read_ensemble
 from fercache.stages.evaluate import as_plain, describe, evaluate
 from fercache.stages.export import export, fill
 from fercache.stages.extract import extract

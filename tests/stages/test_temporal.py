@@ -33,14 +33,14 @@ from fercache.models.checkpoint import END_TO_END, load_checkpoint
 from fercache.models.temporal import EndToEnd
 from fercache.models.weights import load_weights
 from fercache.rundir import RunDir
-from fercache.stages.caches import pack_cache
 from fercache.stages.evaluate import evaluate
 from fercache.stages.extract import extract
 from fercache.stages.finetune import finetune
 from fercache.stages.predict import predict
-from fercache.stages.temporal_inputs import from_cache, from_frames
 from fercache.stages.train_temporal import train_temporal
+from fercache.stages.train_temporal.inputs import from_cache, from_frames
 from fercache.tasks import TASKS
+from fercache.tools.caches import pack_cache
 
 SMALL = FinetuneConfig(image_size=48, epochs=1, batch_size=8, lr=0.01, workers=0, precision="fp32")
 EXACT = ExtractConfig(backend="eager", precision="fp32", dtype="float32", batch_size=5, workers=0)

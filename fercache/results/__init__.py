@@ -1,0 +1,1 @@
+"""What predictions are worth: aligned with labels, scored, the ensemble's file, and all of it in words."""

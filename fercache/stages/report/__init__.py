@@ -1,5 +1,0 @@
-"""`fercache report`: what came out, as one page to look at."""
-
-from fercache.stages.report.stage import report
-
-__all__ = ["report"]

@@ -1,0 +1,127 @@
+"""The camera: how the head lies in each crop, light, blur, noise and what passes in front of it.
+
+Legend: T frames, S side of the crop in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fercache.synth.shapes import MIDDLE, WIDTH
+from fercache.synth.timing import stretch, wander
+
+# Chosen to look like hand-held and webcam footage after face alignment; none is a measurement.
+_ZOOM = (1.06, 1.22)
+"""The face a crop is aligned to fills it a little more than the canvas does."""
+_SHIFT_PX, _TURN_DEG, _ZOOM_SD = (3.5, 2.5), 4.0, 0.02
+_YAW_SD, _PITCH_SD = 0.35, 0.2
+_MEMORY_S = 0.35
+_NOD, _NOD_HZ, _NOD_PX = 0.3, (1.5, 3.0), (3.0, 6.0)
+_LIGHT_SD, _LIGHT_STEP = 0.05, 0.2
+_DEFOCUS, _DEFOCUS_PX = 0.35, (0.4, 1.1)
+_OCCLUDED, _OCCLUDED_S = 0.25, (0.5, 1.5)
+_NOISE = (1.0, 4.0)
+"""Standard deviation of sensor noise, of 255."""
+_QUALITY = (78, 95)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The track of one video."""
+
+    pose: np.ndarray
+    """float64 (T, 8): coefficients that take a crop's pixel to the canvas, as Pillow's PERSPECTIVE wants them."""
+    speed: np.ndarray
+    """float64 (T, 2): the head's motion in crop pixels a frame."""
+    gain: np.ndarray
+    """float32 (T, 3): brightness of red, green and blue, around 1."""
+    side: np.ndarray
+    """float32 (T,): how much brighter the crop's right edge is than its middle, around 0."""
+    blur: np.ndarray
+    """float64 (T,): radius of defocus in crop pixels."""
+    cover: np.ndarray
+    """float64 (T, 2): centre of what passes in front, in shares of the crop; NaN where nothing does."""
+    noise: float
+    quality: int
+    """Of the JPEG, 1..95."""
+
+
+def make_camera(rng: np.random.Generator, num_frames: int, fps: float, size: int) -> Camera:
+    """A video's camera track."""
+    shift = np.stack([sd * wander(rng, num_frames, fps, _MEMORY_S) for sd in _SHIFT_PX], 1)
+    if rng.random() < _NOD:
+        part = stretch(rng, num_frames, fps, 0.5, 1.5)
+        phase = 2 * np.pi * rng.uniform(*_NOD_HZ) * np.arange(part.stop - part.start) / fps
+        window = np.hanning(len(phase) + 2)[1:-1]
+        shift[part, int(rng.integers(2))] += rng.uniform(*_NOD_PX) * window * np.sin(phase)
+    zoom = rng.uniform(*_ZOOM) * (1 + _ZOOM_SD * wander(rng, num_frames, fps, _MEMORY_S))
+    turn = np.deg2rad(_TURN_DEG) * (0.6 * rng.standard_normal() + 0.6 * wander(rng, num_frames, fps, _MEMORY_S))
+    yaw = _YAW_SD * (0.6 * rng.standard_normal() + 0.7 * wander(rng, num_frames, fps, _MEMORY_S))
+    pitch = _PITCH_SD * wander(rng, num_frames, fps, _MEMORY_S)
+    speed = np.gradient(shift, axis=0) * (size / WIDTH) if num_frames > 1 else np.zeros((1, 2))
+    return Camera(
+        pose=_coefficients(shift, zoom, turn, yaw, pitch, size),
+        speed=speed * zoom[:, None],
+        gain=_gain(rng, num_frames, fps),
+        side=(0.10 * rng.standard_normal() + 0.06 * wander(rng, num_frames, fps, 0.6)).astype(np.float32),
+        blur=_defocus(rng, num_frames, fps) * size / 112,
+        cover=_cover(rng, num_frames, fps),
+        noise=float(rng.uniform(*_NOISE)),
+        quality=int(rng.integers(_QUALITY[0], _QUALITY[1] + 1)),
+    )
+
+
+def _coefficients(
+    shift: np.ndarray, zoom: np.ndarray, turn: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, size: int
+) -> np.ndarray:
+    """Crop pixel to canvas pixel as a homography per frame: float64 (T, 8)."""
+    num_frames = len(zoom)
+    zeros, ones = np.zeros(num_frames), np.ones(num_frames)
+    scale = WIDTH / size
+    # From the crop's middle, in canvas pixels ...
+    centred = np.asarray([[scale, 0, -MIDDLE], [0, scale, -MIDDLE], [0, 0, 1]])
+    cos, sin = np.cos(turn) / zoom, np.sin(turn) / zoom
+    # ... turned and zoomed; a head turned aside is narrower, and its far half more so ...
+    turned = _matrices([cos, sin, -shift[:, 0], -sin, cos, -shift[:, 1], zeros, zeros, ones])
+    aside = _matrices([1 / np.cos(0.5 * yaw), zeros, zeros, zeros, ones, zeros, 0.0018 * yaw, 0.0015 * pitch, ones])
+    # ... to the canvas, where the middle of the face is a little above the middle of the crop's rows.
+    placed = np.asarray([[1, 0, MIDDLE], [0, 1, MIDDLE + 4], [0, 0, 1.0]])
+    whole = placed @ aside @ turned @ centred
+    return (whole / whole[:, 2:, 2:]).reshape(num_frames, 9)[:, :8]
+
+
+def _matrices(entries: list[np.ndarray]) -> np.ndarray:
+    return np.stack(entries, 1).reshape(-1, 3, 3)
+
+
+def _gain(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+    """Exposure and colour of the light: a tint for the video, slow changes, a step now and then: float32 (T, 3)."""
+    tint = 1 + 0.035 * rng.standard_normal(3)
+    gain = rng.uniform(0.9, 1.12) * (1 + _LIGHT_SD * wander(rng, num_frames, fps, 0.8))
+    if rng.random() < _LIGHT_STEP:
+        when = rng.uniform(0, num_frames)
+        gain = gain * (1 + rng.choice((-1, 1)) * 0.12 * np.tanh((np.arange(num_frames) - when) / (0.15 * fps)))
+    return (gain[:, None] * tint).astype(np.float32)
+
+
+def _defocus(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+    """Radius of blur at a 112 px crop, 0 in most videos and stretches: float64 (T,)."""
+    blur = np.zeros(num_frames)
+    if rng.random() < _DEFOCUS:
+        blur[stretch(rng, num_frames, fps, 0.5, 3.0)] = rng.uniform(*_DEFOCUS_PX)
+    return blur
+
+
+def _cover(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+    """The path of a hand or object from below or the side, over part of the face and away again: float64 (T, 2)."""
+    path = np.full((num_frames, 2), np.nan)
+    if rng.random() < _OCCLUDED:
+        part = stretch(rng, num_frames, fps, *_OCCLUDED_S)
+        side = rng.choice((-1, 1))
+        far = np.asarray((0.5 + side * 0.95, 1.25))
+        near = np.asarray((0.5 + side * rng.uniform(0.0, 0.22), rng.uniform(0.6, 0.95)))
+        there = np.sin(np.pi * (np.arange(part.stop - part.start) + 0.5) / (part.stop - part.start)) ** 0.7
+        path[part] = far + (near - far) * there[:, None]
+    return path

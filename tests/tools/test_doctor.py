@@ -1,0 +1,63 @@
+"""What `fercache doctor` says is so on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import torch
+from conftest import needs_mount
+
+from fercache.cache import hdf5
+from fercache.tools.doctor import describe, examine
+
+
+def by_name(*given):
+    return {one.name: one for one in examine(*given)}
+
+
+def test_ten_lines_with_what_this_machine_has(tmp_path):
+    examined = examine(tmp_path)
+    lines = describe(examined).splitlines()
+    assert len(lines) == 10 and all(line.startswith(one.name) for line, one in zip(lines, examined, strict=True))
+    found = {one.name: one for one in examined}
+    assert found["cores"].value.startswith(f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable")
+    assert (found["GPU"].value == "none") == (not torch.cuda.is_available())
+    assert (
+        f"h5py {h5py.__version__}" in found["versions"].value
+        and torch.__version__.split("+")[0] in found["versions"].value
+    )
+    assert found["HDF5 locking"].value == "works" and not list(tmp_path.iterdir())
+    free = shutil.disk_usage(tmp_path).free / 1e9
+    assert abs(float(found["disk"].value.split(": ")[1].split(" GB")[0]) - free) < 2
+    assert (found["SLURM"].problem is None) == bool(shutil.which("sbatch"))
+
+
+def test_what_is_missing_is_said_with_what_follows(tmp_path, monkeypatch):
+    found = by_name(tmp_path / "not" / "yet", tmp_path / "shm")
+    assert found["shared memory"].problem == "frames are decoded in the process itself, which takes longer"
+    assert found["disk"].value.startswith(f"{tmp_path}: ")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    found = by_name(tmp_path)
+    assert found["compiler"].value == found["SLURM"].value == "none"
+    monkeypatch.setattr(hdf5.h5py, "File", lambda *_, **__: (_ for _ in ()).throw(OSError("unable to lock file")))
+    assert by_name(tmp_path)["HDF5 locking"].value == "unable to lock file"
+
+
+@needs_mount
+def test_small_shared_memory_is_seen(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from fercache.tools.doctor import describe, examine;"
+        " print(describe(examine(Path(sys.argv[1]), Path(sys.argv[1]))))"
+    )
+    script = 'mount -t tmpfs -o size=1m tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (
+        f"{tmp_path}: 1 of 1 MB free -> decoding frames of 224 px ahead takes 14 MB" in done.stdout
+        or torch.cuda.is_available()
+    )
