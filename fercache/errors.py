@@ -10,7 +10,15 @@ from typing import Any
 
 
 class FercacheError(Exception):
-    """A problem in what was given: one clear sentence that names the file, the key or the line."""
+    """What is wrong with the input: for each problem one clear sentence that names the file, the key or the line."""
+
+    def __init__(self, *problems: str, most: int = 20) -> None:
+        """The message shows `most` problems, one a line, and counts the rest: a thousand must not fill the screen."""
+        self.problems = problems
+        shown = list(problems[:most])
+        if len(problems) > most:
+            shown.append(f"... and {len(problems) - most} more")
+        super().__init__("\n".join(shown))
 
 
 class ConfigError(FercacheError):
@@ -45,28 +53,21 @@ class Stopped(Exception):
         """Its name, as SIGTERM, where it is known."""
 
 
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """What each call returns; where several raise a FercacheError, one with the words of all."""
-    found, errors = [], []
+def collect_errors(*calls: Callable[[], Any]) -> list[Any]:
+    """What each call returns; where several raise a FercacheError, one with the problems of all."""
+    results, errors = [], []
     for call in calls:
         try:
-            found.append(call())
+            results.append(call())
         except FercacheError as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise_problems([line for error in errors for line in str(error).splitlines()], FercacheError)
-    return found
+    raise_problems([problem for error in errors for problem in error.problems], FercacheError)
+    return results
 
 
 def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = 20) -> None:
-    """Raise `kind` with all problems at once, one a line; do nothing where there are none.
-
-    Beyond `most` lines the rest is counted: a cache of a thousand videos must not fill the screen.
-    """
-    if not problems:
-        return
-    shown = list(problems[:most])
-    if len(problems) > most:
-        shown.append(f"... and {len(problems) - most} more")
-    raise kind("\n".join(shown))
+    """Raise `kind` with all problems at once; do nothing where there are none."""
+    if problems:
+        raise kind(*problems, most=most)

@@ -106,7 +106,7 @@ def _find(
                 if path not in segments:
                     segments[path] = _segment(path, file[name], dtype)
         except CacheError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
             continue
         counts.append(entry.count)
         starts.append(entry.start)

@@ -49,7 +49,7 @@ def check_video(cache: Cache, video_id: str, names: Sequence[str] = DATASETS) ->
             problems = list(_wrong_values(file, entry, names))
             return Finding(tuple(where + problem for problem in problems), bool(problems))
     except CacheError as error:
-        return Finding(tuple(str(error).splitlines()), not isinstance(error, ForeignError | UnreachableError))
+        return Finding(error.problems, not isinstance(error, ForeignError | UnreachableError))
 
 
 def check_before_use(

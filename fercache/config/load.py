@@ -151,7 +151,7 @@ class _Merger:
         try:
             return kind(**given, **sections)
         except ConfigError as error:
-            for line in str(error).splitlines():
-                name = prefix + line
+            for problem in error.problems:
+                name = prefix + problem
                 self.problems.append(self.sources.get(name.partition(":")[0], "") + name)
             return kind(**sections)

@@ -25,7 +25,7 @@ from fercache.data.annotations import labelled, read_annotation
 from fercache.data.frames import list_frames
 from fercache.data.layouts import FRAMES, SETS, find_track, find_videos
 from fercache.data.manifest import Manifest, Video, check_video_id
-from fercache.errors import DataError, raise_problems, together
+from fercache.errors import DataError, collect_errors, raise_problems
 from fercache.files import read_text
 from fercache.tasks import Task
 
@@ -120,7 +120,7 @@ def build_manifest(
     if not root.is_dir():
         raise DataError(f"{root}: does not exist, or is no folder")
     account = Reconciled()
-    labels, folders = together(lambda: _find_labels(root, task, account), lambda: find_videos(root))
+    labels, folders = collect_errors(lambda: _find_labels(root, task, account), lambda: find_videos(root))
     account.frames_from = sorted({str(folder.parent.relative_to(root)) for folder in folders.values()})
     if not folders:
         raise DataError(f"{root}: found no folder of frames; expected {FRAMES}/VIDEO/00001.jpg and so on below it")
@@ -137,7 +137,7 @@ def build_manifest(
             given = (lengths or {}).get(video_id, (lengths or {}).get(group_of(video_id)))
             length, used = _reconcile(video_id, folders.get(video_id), labels_path, given, task, account)
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
             continue
         folder = folders[video_id] if used else None
         videos.append(Video(video_id, split, folder, labels_path, length, group_of(video_id)))

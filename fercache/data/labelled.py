@@ -39,7 +39,7 @@ def labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]
         try:
             frames[split] = _read_split(data, split, step)
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, DataError)
     shares = class_shares(frames["train"].labels.numpy(), data.task)
     absent = [name for name, share in zip(data.task.classes, shares, strict=True) if not share]
@@ -59,7 +59,7 @@ def _read_split(data: Manifest, split: str, step: int) -> LabelledFrames:
         try:
             found, video_labels = video.frames(), video.labels(data.task)
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
             continue
         row_labels = video_labels[found.number - 1]
         chosen = np.flatnonzero(labelled(row_labels, data.task))

@@ -121,7 +121,7 @@ def read_manifest(path: Path, task: str | None = None, *, frames: bool = False, 
                 _check_files(video, frames)
             videos.append(video)
         except DataError as error:
-            problems += [f"{path}: line {number}: {line}" for line in str(error).splitlines()]
+            problems += [f"{path}: line {number}: {problem}" for problem in error.problems]
     ids = [video.video_id for video in videos]
     problems += [
         f"{path}: video_id {twice} stands there twice" for twice in sorted({i for i in ids if ids.count(i) > 1})

@@ -41,7 +41,7 @@ def read_all(paths: Sequence[Path]) -> list[Predictions]:
         try:
             found.append(read_predictions(path))
         except CacheError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, CacheError)
     for what, values in (("task", [p.task.name for p in found]), ("split", [p.split for p in found])):
         if len(set(values)) > 1:
@@ -88,7 +88,7 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
         try:
             every, own = _labels(video, outputs.frame[begin:end], task)
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
             continue
         labels.append(own)
         missing += int(labelled(every, task).sum() - labelled(own, task).sum())
@@ -96,7 +96,7 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
         try:
             missing += int(labelled(video.labels(task), task).sum())
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, DataError)
     found = np.concatenate(labels)
     if not labelled(found, task).any():

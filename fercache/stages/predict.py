@@ -23,7 +23,7 @@ from fercache.config import PredictConfig
 from fercache.data.datasets import in_order
 from fercache.data.manifest import read_manifest
 from fercache.data.time_line import TimeLine, WindowSet
-from fercache.errors import CacheError, ConfigError, DataError, RunError, raise_problems, together
+from fercache.errors import CacheError, ConfigError, DataError, RunError, collect_errors, raise_problems
 from fercache.models.checkpoint import FRAME, HEAD, digest, load_run
 from fercache.models.heads import seen_by
 from fercache.models.temporal import MiddleOutput, network_of
@@ -54,7 +54,7 @@ def predict(
     settings = settings or PredictConfig()
     runtime.configure_torch(threads)
     data = read_manifest(manifest, task)
-    reader, checkpoint = together(lambda: Cache(cache), lambda: load_run(model))
+    reader, checkpoint = collect_errors(lambda: Cache(cache), lambda: load_run(model))
     fingerprint = digest(checkpoint["model"])
     check_replaceable(out, fingerprint, settings.split)
     if checkpoint["task"] != data.task.name:

@@ -59,7 +59,7 @@ def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = 
         try:
             entry = reader.entry(video_id)
         except CacheError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
         else:
             frames[video_id], skipped = entry.count, skipped + entry.skipped_count
     wanted, there = read_manifest(manifest, task).videos if manifest else (), set(reader.video_ids())
@@ -149,7 +149,7 @@ def _against_frames(cache: Cache, video: Video) -> Finding:
     try:
         problem = source_problem(cache, video.video_id, video.frames(), video.frames_dir)
     except DataError as error:
-        return Finding(tuple(str(error).splitlines()))
+        return Finding(error.problems)
     return Finding((problem,) if problem else ())
 
 

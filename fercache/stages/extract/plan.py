@@ -193,7 +193,7 @@ def _list_frames(videos: Sequence[Video]) -> list[FrameList]:
         try:
             found.append(video.frames())
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, DataError)
     return found
 
@@ -254,7 +254,7 @@ def _what_is_missing(
             else:
                 skipped += cache.entry(video.video_id).skipped_count
         except (CacheError, DataError) as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, CacheError)
     if skipped:
         log.warning("%s: lacks %d frames of finished videos, which could not be decoded", cache.path, skipped)

@@ -118,7 +118,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
         try:
             frames[video.video_id] = video.frames()
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, DataError)
     splits = _splits(data, settings, videos, {video_id: listed.number for video_id, listed in frames.items()})
     own = (weights.preprocessing, settings.crop_scale, settings.flip, settings.workers, seed, runtime.device())
@@ -195,7 +195,7 @@ def _splits(
         try:
             labels = _row_labels(data, split, videos[split], numbers)
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
             continue
         line = TimeLine.of({video.video_id: numbers[video.video_id] for video in videos[split]}, settings.window)
         counts = labelled(labels, data.task)
@@ -220,7 +220,7 @@ def _row_labels(data: Manifest, split: str, videos: Sequence[Video], numbers: Nu
                 )
             found.append(video.labels(data.task)[frame - 1])
         except DataError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     raise_problems(problems, DataError)
     if not any(labelled(labels, data.task).any() for labels in found):
         raise DataError(f"split {split}: no labelled frame in the {len(videos)} videos that are there")
