@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", nargs="*", default=["steady", "transitions"])
     parser.add_argument("--realfaces", type=Path, help="a small set of real faces in the Aff-Wild2 layout")
-    parser.add_argument("--folder", type=Path, help="keeps everything, and goes on; left out: a temporary one")
+    parser.add_argument("--folder", type=Path, help="keeps everything, and goes on; default: a temporary one")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     result: dict[str, Any] = {}

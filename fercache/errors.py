@@ -42,7 +42,7 @@ class RunError(FercacheError):
 
 
 class Stopped(Exception):
-    """A signal asked to stop; what was finished is saved, and the same command goes on from there."""
+    """A signal asked to stop; finished work is saved, and the same command goes on from there."""
 
     EXIT_STATUS = 75
     """Of a command that ends so (EX_TEMPFAIL of sysexits.h)."""

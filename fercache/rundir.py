@@ -104,10 +104,12 @@ class RunDir:
         for key in [key for key in MAY_CHANGE if key in differing]:
             differing.remove(key)
             found = (self.path, key, before.get(key), values[key], MAY_CHANGE[key])
-            log.warning("%s: begun with %s %s, goes on with %s: %s", *found)
+            log.warning("%s: begun with %s %s, resuming with %s: %s", *found)
         if differing:
             found = "; ".join(f"{key} is {before.get(key)!r} there, {values.get(key)!r} here" for key in differing)
-            raise RunError(f"{self.path}: holds another run ({found}); choose another folder, or remove this one")
+            raise RunError(
+                f"{self.path}: contains a different run ({found}); choose another folder, or remove this one"
+            )
 
     def changed(self, settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         """The settings that are others in the record of this run, if it has anything saved: key, there, here.

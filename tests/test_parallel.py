@@ -104,7 +104,7 @@ def test_a_signal_stops_all_with_the_state_saved(project, two, tmp_path, name):
     _, said = process.communicate(timeout=60)
     assert process.returncode == Stopped.EXIT_STATUS, said
     assert said.count("[rank 0] Stopped by SIGTERM") == said.count("[rank 1] Stopped by SIGTERM") == 1
-    assert f"\nStopped by {name}: what was finished is saved" in said
+    assert f"\nStopped by {name}: finished work is saved" in said
     assert len((out / "metrics.jsonl").read_text().splitlines()) < 3
     run(*finetune(project, out), "--gpus", "2")
     assert_same_network(two, out)

@@ -20,8 +20,8 @@ def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
     assert run.recorded() == VALUES and '"x"' in run.environment.read_text()
     logging.getLogger("fercache").propagate = True
     run.begin({**VALUES, "threads": 4, "ranks": 8}, {})
-    assert "begun with threads 2, goes on with 4: the last bits differ" in caplog.text
-    assert "begun with ranks 1, goes on with 8: batch norm sees other parts of a step" in caplog.text
+    assert "begun with threads 2, resuming with 4: the last bits differ" in caplog.text
+    assert "begun with ranks 1, resuming with 8: batch norm sees other parts of a step" in caplog.text
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path):
@@ -29,7 +29,9 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
     run.begin(VALUES, {})
     run.last.touch()
     run.begin({**VALUES, "workers": 3, "manifest": "/elsewhere.csv"}, {})  # changes no result
-    with pytest.raises(RunError, match=r"holds another run \(lr is 0.1 there, 0.2 here; seed is None there, 1 here\)"):
+    with pytest.raises(
+        RunError, match=r"contains a different run \(lr is 0.1 there, 0.2 here; seed is None there, 1 here\)"
+    ):
         run.begin({**VALUES, "lr": 0.2, "seed": 1}, {})
 
 

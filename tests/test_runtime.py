@@ -52,7 +52,7 @@ def test_every_command_ends_with_its_own_status_at_a_signal(tmp_path):
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == Stopped.EXIT_STATUS, said
-    assert "Stopped by SIGTERM: what was finished is saved" in said and "Traceback" not in said
+    assert "Stopped by SIGTERM: finished work is saved" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(1 << 60), lambda: np.empty(1 << 60, np.uint8)])

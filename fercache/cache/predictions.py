@@ -204,4 +204,4 @@ def check_replaceable(path: Path, model: str, split: str) -> None:
         return
     before = read_predictions(path)
     if (before.model, before.split) != (model, split):
-        raise CacheError(f"{path}: holds another model's predictions, or another split's; choose another name")
+        raise CacheError(f"{path}: contains another model's predictions, or another split's; choose another name")

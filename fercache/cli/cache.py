@@ -50,7 +50,7 @@ def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, set
 @cache_group.command("pack")
 @click.argument("cache", type=PATH)
 @manifest_option
-@out_option("The packed cache; left out: CACHE.h5.")
+@out_option("The packed cache; default: CACHE.h5.")
 @config_options
 def pack(cache: Path, manifest: str | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Write CACHE, or a manifest's videos of it, into one file, which every command takes as a cache."""

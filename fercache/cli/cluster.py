@@ -32,7 +32,7 @@ def submission_options(command: Command) -> Command:
         help="A flag of sbatch for the jobs of one stage, as in extract=--gres=gpu:1; may be repeated.",
     )(command)
     command = click.option(
-        "--stages", metavar="NAMES", help="Only these stages, as in finetune,extract; left out: all that is missing."
+        "--stages", metavar="NAMES", help="Only these stages, as in finetune,extract; default: all that is missing."
     )(command)
     return click.option(
         "--template", type=PATH, metavar="FILE", help="Lines for the beginning of each script; as slurm.template."

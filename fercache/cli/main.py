@@ -37,7 +37,7 @@ class FercacheGroup(click.Group):
             echo(f"{rank_words()}Error: {error}", err=True)
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
-            said = f"Stopped by {stop}: what was finished is saved; the same command goes on from there."
+            said = f"Stopped by {stop}: finished work is saved; run the same command to resume."
             echo(f"{rank_words()}{said}", err=True)
             queue_again(stop)
             ctx.exit(Stopped.EXIT_STATUS)

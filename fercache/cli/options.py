@@ -52,7 +52,7 @@ def config_options(command: Command) -> Command:
         "-c",
         "--config",
         metavar="FILE|NAME",
-        help="A YAML file or the name of a shipped config; left out: ./fercache.yaml, where it exists.",
+        help="A YAML file or the name of a shipped config; default: ./fercache.yaml, where it exists.",
     )(command)
 
 

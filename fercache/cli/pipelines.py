@@ -33,7 +33,7 @@ def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
 
 @click.command()
 @lengths_option
-@out_option("The folder in which the rows are run; left out: OUT/reproduce in the config's `out`.")
+@out_option("The folder in which the rows are run; default: OUT/reproduce in the config's `out`.")
 @config_options
 def reproduce(lengths: Path | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
     """Run every row of the paper's tables that is not done, and print them beside the paper's numbers.

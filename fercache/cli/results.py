@@ -29,7 +29,7 @@ DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
 @click.option("--folds", type=int, metavar="K", help="Parts of the recordings that are held out in turn; 0: none.")
 @click.argument("predictions", nargs=-1, type=PATH)
 @manifest_option
-@out_option("--search: the folder of ensemble.json (left out: OUT/ensemble). --apply: the predictions file.")
+@out_option("--search: the folder of ensemble.json (default: OUT/ensemble). --apply: the predictions file.")
 @config_options
 def ensemble(
     searching: bool,
@@ -122,7 +122,7 @@ def export(
 @click.option("--split", default="validation", show_default=True, help="Which predictions in the folder.")
 @click.option("--video", "videos", multiple=True, metavar="ID", help="A video whose time line is shown; repeatable.")
 @manifest_option
-@out_option("The page to write; left out: FOLDER/report.html.")
+@out_option("The page to write; default: FOLDER/report.html.")
 @config_options
 def report(
     folder: Path,

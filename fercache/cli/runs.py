@@ -27,9 +27,9 @@ from fercache.errors import ConfigError, raise_problems
 
 @click.command(cls=ParallelCommand, one_job=True)
 @manifest_option
-@out_option("The run folder; left out: OUT/cnn in the config's `out`.")
+@out_option("The run folder; default: OUT/cnn in the config's `out`.")
 @click.option("--weights", metavar="FILE|RUN|imagenet|none", help="Where training starts; none means random numbers.")
-@click.option("--arch", metavar="NAME", help="resnet50 or vggface; left out: the weights' own.")
+@click.option("--arch", metavar="NAME", help="resnet50 or vggface; default: the weights' own.")
 @format_option("weights_format")
 @config_options
 def finetune(
@@ -53,7 +53,7 @@ def finetune(
 @click.command(cls=ParallelCommand, one_job=False, conflicts=("shard", "plan"))
 @manifest_option
 @cache_option
-@click.option("--weights", metavar="RUN|FILE|imagenet|none", help="A run folder or weights file; left out: OUT/cnn.")
+@click.option("--weights", metavar="RUN|FILE|imagenet|none", help="A run folder or weights file; default: OUT/cnn.")
 @format_option("weights_format")
 @click.option("--shard", metavar="I/N", help="Only part I of N parts of about as many frames each.")
 @click.option("--precision", help="auto, fp32, bf16 or fp16: what the network computes in.")
@@ -99,13 +99,13 @@ def extract(
 @click.option("--head", metavar="NAME", help="gru, transformer, linear or mean.")
 @manifest_option
 @cache_option
-@out_option("The run folder; left out: OUT/<head> (with --end-to-end OUT/<head>_end_to_end) in the config's `out`.")
+@out_option("The run folder; default: OUT/<head> (with --end-to-end OUT/<head>_end_to_end) in the config's `out`.")
 @allow_missing_option
 @click.option(
     "--end-to-end", is_flag=True, default=None, help="Train the frame network, too, on the frames themselves."
 )
-@click.option("--weights", metavar="RUN", help="--end-to-end: the frame network's run; left out: OUT/cnn.")
-@click.option("--init", metavar="RUN", help="--end-to-end: the head to begin with; left out: random numbers.")
+@click.option("--weights", metavar="RUN", help="--end-to-end: the frame network's run; default: OUT/cnn.")
+@click.option("--init", metavar="RUN", help="--end-to-end: the head to begin with; default: random numbers.")
 @config_options
 def train_temporal(
     head: str | None,
@@ -150,7 +150,7 @@ def train_temporal(
 @cache_option
 @allow_missing_option
 @click.option("--split", help="train, validation or test.")
-@out_option("The predictions file; left out: OUT/<run>-<split>.h5 in the config's `out`.")
+@out_option("The predictions file; default: OUT/<run>-<split>.h5 in the config's `out`.")
 @config_options
 def predict(
     model: str | None,

@@ -17,7 +17,7 @@ def weights_group() -> None:
 
 @weights_group.command("inspect")
 @click.argument("source", metavar="FILE|RUN|imagenet")
-@click.option("--faces", type=PATH, metavar="DIR|MANIFEST", help="Faces for the self-test; left out: drawn ones.")
+@click.option("--faces", type=PATH, metavar="DIR|MANIFEST", help="Faces for the self-test; default: drawn ones.")
 @format_option("form")
 @config_options
 def inspect(source: str, faces: Path | None, form: str | None, config: str | None, sets: tuple[str, ...]) -> None:

@@ -95,7 +95,7 @@ def read_lengths(path: Path) -> dict[str, int]:
         if len(fields) != 2 or not fields[1].isascii() or not fields[1].isdigit() or int(fields[1]) < 1:
             problems.append(f"{path}: line {number}: found {','.join(row)!r}, expected VIDEO_ID,FRAMES")
         elif lengths.setdefault(fields[0], int(fields[1])) != int(fields[1]):
-            problems.append(f"{path}: line {number}: {fields[0]} stands there twice, with different lengths")
+            problems.append(f"{path}: line {number}: duplicate {fields[0]}, with a different length")
     raise_problems(problems, DataError)
     return lengths
 

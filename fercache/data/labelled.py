@@ -44,7 +44,7 @@ def labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]
     shares = class_shares(frames["train"].labels.numpy(), data.task)
     absent = [name for name, share in zip(data.task.classes, shares, strict=True) if not share]
     if absent:
-        log.warning("no training label of %s: the network will learn to name them never", ", ".join(absent))
+        log.warning("no training label of %s: the network will never predict them", ", ".join(absent))
     return frames
 
 

@@ -123,9 +123,7 @@ def read_manifest(path: Path, task: str | None = None, *, frames: bool = False, 
         except DataError as error:
             problems += [f"{path}: line {number}: {problem}" for problem in error.problems]
     ids = [video.video_id for video in videos]
-    problems += [
-        f"{path}: video_id {twice} stands there twice" for twice in sorted({i for i in ids if ids.count(i) > 1})
-    ]
+    problems += [f"{path}: duplicate video_id {twice}" for twice in sorted({i for i in ids if ids.count(i) > 1})]
     raise_problems(problems, DataError)
     if not videos:
         raise DataError(f"{path}: holds no video")

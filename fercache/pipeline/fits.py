@@ -81,7 +81,7 @@ def in_words(found: Iterable[Difference]) -> str:
 
 def _told(place: Path, found: Iterable[Difference]) -> str | None:
     words = in_words(found)
-    return f"{place}: was made otherwise ({words}); keep to that, or remove it" if words else None
+    return f"{place}: was made with different settings ({words}); keep to that, or remove it" if words else None
 
 
 def _record(cache: Path) -> CacheRecord | None:

@@ -206,7 +206,9 @@ def check_project(folder: Path, config: Config) -> None:
         return
     before, now = as_plain(load_config(str(file))), as_plain(config)
     if other := fits.in_words(fits.differences(before, now)):
-        raise RunError(f"{folder}: was begun with other settings: {other}; choose another folder, or remove this one")
+        raise RunError(
+            f"{folder}: was begun with different settings: {other}; choose another folder, or remove this one"
+        )
 
 
 def write_project(folder: Path, config: Config) -> None:

@@ -118,7 +118,7 @@ def reproduce(out: Path, config: Config) -> str:
 
 
 def _check_settings(out: Path, rows: list[Row], config: Config) -> None:
-    """Raise RunError where the folder, or that of a row, was begun with other settings, for all of them at once."""
+    """Raise RunError where the folder, or that of a row, was begun with different settings, for all of them at once."""
     problems = []
     for folder, own in [(out, _shared_config(config)), *_projects(out, rows, config).items()]:
         try:

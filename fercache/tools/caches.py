@@ -158,7 +158,7 @@ def pack_cache(cache: Path, out: Path | None = None, manifest: Path | None = Non
     reader = Cache(cache)
     out = out or cache.resolve().with_name(f"{cache.resolve().name}.h5")
     if out.exists():
-        raise CacheError(f"{out}: is there already; choose another name, or remove it")
+        raise CacheError(f"{out}: already exists; choose another name, or remove it")
     video_ids = [video.video_id for video in read_manifest(manifest, task).videos] if manifest else reader.video_ids()
     reader.check(video_ids)
     pack(reader, video_ids, out)

@@ -91,7 +91,7 @@ def convert_weights(source: str | Path, out: Path, *, form: str | None = None) -
         found, wanted = ((one.backbone_digest, one.preprocessing) for one in (there, weights))
         if there.origin.format != CONVERTED or found != wanted:
             raise WeightsError(f"{out}: exists and is no conversion of {source}; remove it, or choose another name")
-        log.info("%s: is there already", out)
+        log.info("%s: already exists", out)
         return out
     save_backbone(out, weights, source)
     return out

@@ -192,7 +192,7 @@ class _Loop:
             raise RunError(f"{self.run.last}: does not fit this run: {str(error).splitlines()[0]}") from error
         epochs, steps = self.plan.settings.epochs, self.plan.steps
         within = f" and step {place.step} of {steps} of the next" if place.step else ""
-        log.info("%s: goes on after epoch %d of %d%s", self.run.path, len(place.history), epochs, within)
+        log.info("%s: resuming after epoch %d of %d%s", self.run.path, len(place.history), epochs, within)
         if self.ranks.first:
             self.run.write_metrics(place.history)
         return place

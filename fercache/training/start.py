@@ -65,7 +65,7 @@ class Job:
             self.run.begin(resolved, runtime.environment(self.seed, self.threads))
         self.ranks.same()
         if finished:
-            log.info("%s: is finished already", self.run.path)
+            log.info("%s: already finished", self.run.path)
         return not finished
 
     def order(self, samples: int, block: int | None = None) -> EpochBatches:

@@ -252,7 +252,7 @@ def test_predictions_are_replaced_by_the_same_models_only(tmp_path):
     write_predictions(path, predictions())
     check_replaceable(path, "m", "validation")
     for model, split in (("n", "validation"), ("m", "test")):
-        with pytest.raises(CacheError, match="holds another model's predictions"):
+        with pytest.raises(CacheError, match="contains another model's predictions"):
             check_replaceable(path, model, split)
     path.write_text("a letter")
     with pytest.raises(CacheError):

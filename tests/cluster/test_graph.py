@@ -258,7 +258,10 @@ def test_another_recipe_than_that_of_what_is_done_is_refused(folder):
     (folder / "cnn" / "metrics.jsonl").write_text("{}\n" * 10)
     answer = call("plan")
     assert answer.exit_code == 1
-    assert "cnn: was made otherwise (lr is 0.1 there, 0.0005 here); keep to that, or remove it" in answer.output
+    assert (
+        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here); keep to that, or remove it"
+        in answer.output
+    )
     assert call("plan", "--set", "finetune.lr=0.1").exit_code == 0
 
 

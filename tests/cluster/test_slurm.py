@@ -248,7 +248,7 @@ def test_a_job_that_is_hit_goes_on_to_the_same_bits(new_project, by_hand, hit, c
         assert starts == ({"start0.log", "start1.log"} if comes_back else {"start0.log"})
         if hit is not kill:
             said = (project.folder / "logs" / name / f"{jobs[project]}.start0.log").read_text()
-            assert f"Stopped by {'SIGUSR1' if hit is usr1 else 'SIGTERM'}: what was finished is saved" in said
+            assert f"Stopped by {'SIGUSR1' if hit is usr1 else 'SIGTERM'}: finished work is saved" in said
         if not comes_back:
             assert status["failed"] == 1 and project.submit("--stages", name)
     first.drain()
@@ -310,7 +310,7 @@ def test_a_job_at_its_time_limit_goes_on_after_it(project, longer):
     project.drain()
     logs = sorted(project.folder.glob(f"logs/finetune/{numbers['finetune']}.start*.log"))
     said = [path.read_text() for path in logs]
-    assert len(said) >= 2 and "Stopped by SIGUSR1" in said[0] and "goes on after epoch" in said[1], project.logs()
+    assert len(said) >= 2 and "Stopped by SIGUSR1" in said[0] and "resuming after epoch" in said[1], project.logs()
     assert_same(results(project.folder), expected)
 
 

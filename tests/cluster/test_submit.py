@@ -147,8 +147,14 @@ def test_what_was_made_otherwise_is_told_before_anything_is_queued(slurm):
     record = CacheRecord(Provenance(**fields), {"backend": "eager", "weights_sha256": "0" * 64})
     (slurm.project / "cache" / "provenance.json").write_text(record.as_json())
     output = call("submit", "--set", "extract.dtype=float32", status=1)
-    assert "cnn: was made otherwise (lr is 0.1 there, 0.0005 here; clip_norm is 1.0 there, None here)" in output
-    assert "cache: was made otherwise (dtype is 'float16' there, 'float32' here; network is 'another one'" in output
+    assert (
+        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here; clip_norm is 1.0 there, None here)"
+        in output
+    )
+    assert (
+        "cache: was made with different settings (dtype is 'float16' there, 'float32' here; network is 'another one'"
+        in output
+    )
     assert slurm.queue() == []
     assert jobs()["finetune"]["state"] == "outdated"
 

@@ -144,7 +144,7 @@ GOOD = "# fercache-manifest 1\n# task: expr\n# root: .\nvideo_id,split,frames_di
         (GOOD + f"x,train,,,{'9' * 5000},x\n", "num_frames: found '999"),
         (GOOD + "../x,train,,,3,x\n", "line 5: video_id '../x': expected a plain name"),
         (GOOD + "a/b,train,,,3,x\n", "line 5: video_id 'a/b'"),
-        (GOOD + "x,train,,,3,x\nx,train,,,3,x\n", "video_id x stands there twice"),
+        (GOOD + "x,train,,,3,x\nx,train,,,3,x\n", "duplicate video_id x"),
         (GOOD + "x,train,nowhere,,3,x\n", "the frames folder nowhere does not exist"),
         (GOOD + "x,train,,nowhere.txt,3,x\n", "the label file nowhere.txt does not exist"),
     ],

@@ -95,7 +95,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         demo(tmp_path, load_config("demo_small"))
     (tmp_path / "fercache.yaml").write_text("task: au\n")
     result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])
-    assert result.exit_code == 1 and "was begun with other settings" in result.output
+    assert result.exit_code == 1 and "was begun with different settings" in result.output
 
 
 def test_the_demo_ends_with_a_command_that_opens_its_report(tmp_path):

@@ -406,7 +406,7 @@ def test_every_reader_takes_the_packed_form(manifest, undisturbed, tmp_path):
     for video in LENGTHS:
         one, other = Cache(packed).read(video), Cache(undisturbed).read(video)
         np.testing.assert_array_equal(one.embedding, other.embedding)
-    with pytest.raises(CacheError, match="is there already"):
+    with pytest.raises(CacheError, match="already exists"):
         pack_cache(undisturbed, packed)
     with pytest.raises(CacheError, match="no video can be removed"):
         verify_cache(packed, fix=True)

@@ -194,7 +194,7 @@ def test_a_run_that_was_stopped_within_an_epoch_ends_with_the_same_bits(manifest
     done, step = len(stopped["history"]), stopped["place"]["step"]
     assert done < 2
     again = subprocess.run([sys.executable, "-m", "fercache", *words], capture_output=True, text=True)
-    assert again.returncode == 0 and f"goes on after epoch {done} of 2" in again.stderr
+    assert again.returncode == 0 and f"resuming after epoch {done} of 2" in again.stderr
     assert not step or f"and step {step} of 7 of the next" in again.stderr
     whole = finetune(manifest, tmp_path / "whole", replace(SMALL, batch_size=3))
     for name, tensor in model(whole).items():

@@ -138,7 +138,7 @@ def test_extract_makes_only_what_is_missing(project, tmp_path, caplog):
     np.testing.assert_array_equal(cache.read("v").embedding, expected.embedding)
     logging.getLogger("fercache").propagate = True
     extract(project.manifest, str(project.cnn), tmp_path / "cache", ExtractConfig(dtype="float32", batch_size=9))
-    assert "begun with batch_size 5, goes on with 9" in caplog.text
+    assert "begun with batch_size 5, resuming with 9" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_a_finished_run_is_left_as_it_is(project):
 
 
 def test_an_output_that_holds_another_run_is_refused(project, tmp_path):
-    with pytest.raises(RunError, match=r"holds another run \(lr is 0\.01 there, 0\.1 here\)"):
+    with pytest.raises(RunError, match=r"contains a different run \(lr is 0\.01 there, 0\.1 here\)"):
         finetune(project.manifest, project.cnn, FinetuneConfig(**{**SMALL.__dict__, "lr": 0.1}))
-    with pytest.raises(RunError, match=r"holds another run .*stage is 'finetune' there"):
+    with pytest.raises(RunError, match=r"contains a different run .*stage is 'finetune' there"):
         train_temporal(project.manifest, project.cache, project.cnn, HEADS["gru"])
 
 

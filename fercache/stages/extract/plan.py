@@ -182,7 +182,7 @@ def _compare_noted(cache: Path, begun: Mapping[str, object], now: Mapping[str, o
     for key in ("batch_size", "threads", "device"):
         if begun.get(key) != now[key]:
             log.warning(
-                "%s: begun with %s %s, goes on with %s: last bits may differ", cache, key, begun.get(key), now[key]
+                "%s: begun with %s %s, resuming with %s: last bits may differ", cache, key, begun.get(key), now[key]
             )
 
 

@@ -60,7 +60,7 @@ def extract(
         if (needed := _bytes_needed(setup)) > (free := _bytes_free(cache)):
             log.warning("%s: %.2f GB are needed, and %.2f GB free", cache, needed / 1e9, free / 1e9)
         log.info(
-            "%s: %d of %d videos are there; %d frames to extract",
+            "%s: %d of %d videos done, %d frames to extract",
             *(cache, setup.videos - len(setup.jobs), setup.videos, setup.missing),
         )
         extraction = Extraction(Cache(cache), setup, settings, extractor)
