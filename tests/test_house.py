@@ -11,7 +11,7 @@ import fercache
 
 PACKAGE = Path(fercache.__file__).parent
 ROOMS = [
-    ("ground", 0, {"__init__", "documents", "errors", "files", "limits", "tasks"}),
+    ("ground", 0, {"documents", "errors", "files", "limits", "tasks"}),
     ("settings", 1, {"config", "configs", "rundir", "runtime"}),
     ("data", 2, {"data"}),
     ("cache", 2, {"cache"}),
@@ -26,6 +26,7 @@ ROOMS = [
     ("pipeline", 6, {"pipeline"}),
     ("cluster", 7, {"cluster"}),
     ("cli", 8, {"cli", "__main__"}),
+    ("door", 9, {"__init__"}),
 ]
 ROOM_OF = {name: room for room, _, names in ROOMS for name in names}
 FLOOR = {room: floor for room, floor, _ in ROOMS}
