@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -32,6 +33,13 @@ keep_to_own_cores()
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("fercache", deadline=None)
 settings.load_profile("fercache")
+
+
+@pytest.fixture(autouse=True)
+def messages_reach_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that ran in this process keeps its messages from pytest, in later tests too."""
+    monkeypatch.setattr(logging.getLogger("fercache"), "propagate", True)
+
 
 REALFACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "realfaces"
 

@@ -111,5 +111,21 @@ def test_an_upward_import_is_found(module, imported):
 
 
 def test_the_environment_is_read_in_one_place():
-    readers = [str(path) for path in PACKAGE.rglob("*.py") if "os.environ" in path.read_text(encoding="utf-8")]
-    assert {Path(reader).parent.name for reader in readers} == {"runtime"}
+    readers = {path for path in PACKAGE.rglob("*.py") if reads_environment(path.read_text(encoding="utf-8"))}
+    assert {path.parent.name for path in readers} == {"runtime"}
+
+
+def reads_environment(text: str) -> bool:
+    names = {"environ", "environb", "getenv", "getenvb"}
+    nodes = list(ast.walk(ast.parse(text)))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return bool(names & (attributes | imported))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["import os\nos.environ['A']", "import os as o\no.getenv('A')", "from os import environ", "from os import getenv"],
+)
+def test_every_way_to_the_environment_is_found(text):
+    assert reads_environment(text) and not reads_environment("import os\nos.path")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from fercache.errors import FercacheError, RunError
@@ -18,7 +16,6 @@ def test_a_run_begins_once_and_goes_on_with_the_same_values(tmp_path, caplog):
     run.last.touch()
     run.begin(VALUES, {"host": "y"})
     assert run.recorded() == VALUES and '"x"' in run.environment.read_text()
-    logging.getLogger("fercache").propagate = True
     run.begin({**VALUES, "threads": 4, "ranks": 8}, {})
     assert "begun with threads 2, resuming with 4: the last bits differ" in caplog.text
     assert "begun with ranks 1, resuming with 8: batch norm sees other parts of a step" in caplog.text

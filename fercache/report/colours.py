@@ -1,4 +1,4 @@
-"""Colours that tell apart without red beside green, and that differ in lightness as well.
+"""Colours that are told apart without red beside green; lines have dashes, too, since some are equally light.
 
 The series are those of Okabe and Ito (Color Universal Design, 2008); the scale goes from white to dark blue.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 DASHES = ("none", "6 3", "2 2", "8 3 2 3", "1 3", "10 4", "4 4 1 4")
-"""Beside the colour, so that a line is known without it."""
+"""Beside the colour, so that a line is known without it, as in grey print."""
 STOPS = np.array([(255, 255, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107)], np.float64)
 RIGHT, WRONG, UNKNOWN = (0, 114, 178), (230, 159, 0), (255, 246, 214)
 ABSENT = ((190, 190, 190), (228, 228, 228))

@@ -150,11 +150,16 @@ def test_damage_in_a_packed_cache_is_found(cache, tmp_path):
         Cache(path)
 
 
+def assert_same_video(video, expected):
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(vars(video)[name], value, err_msg=name)
+
+
 def test_no_flipped_bit_ends_in_a_traceback(cache, tmp_path):
     """Every byte of the structure, one at a time: the file reads as it was, or is refused by name."""
     write(cache)
     pack(cache, ["v"], tmp_path / "p.h5")
-    rng = np.random.default_rng(0)
+    rng, expected = np.random.default_rng(0), cache.read("v")
     for path in (cache.file("v"), tmp_path / "p.h5"):
         whole = path.read_bytes()
         for place in rng.choice(len(whole), 250, replace=False):
@@ -164,8 +169,10 @@ def test_no_flipped_bit_ends_in_a_traceback(cache, tmp_path):
             try:
                 reader = cache if path.stem == "v" else Cache(path)
                 if reader.has("v"):
-                    check_video(reader, "v")
-                    reader.read("v")
+                    finding = check_video(reader, "v")
+                    assert all(str(path) in problem for problem in finding.problems)
+                    if finding == Finding():
+                        assert_same_video(reader.read("v"), expected)
             except CacheError as error:
                 assert str(path) in str(error)
         path.write_bytes(whole)

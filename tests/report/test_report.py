@@ -20,7 +20,7 @@ from fercache.data.manifest import write_manifest
 from fercache.errors import CacheError, DataError
 from fercache.report import report
 from fercache.report.charts import nice_ticks
-from fercache.report.colours import ABSENT, SERIES, UNKNOWN, shade
+from fercache.report.colours import ABSENT, DASHES, SERIES, UNKNOWN, shade
 from fercache.report.time_lines import ROW_PX, Columns
 from fercache.results.ensemble_file import read_ensemble
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
@@ -96,10 +96,14 @@ def test_ticks_are_few_and_cover_the_range(low, high):
     assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
 
 
-def test_shades_darken_and_series_differ_in_lightness():
+def test_shades_darken():
     lightness = shade(np.linspace(0, 1, 50)).astype(float) @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) < 0).all()
-    assert len(set(SERIES)) == len(SERIES)
+
+
+def test_each_series_has_a_colour_and_dashes_of_its_own():
+    """Some of the colours are equally light, so that in grey the dashes tell them apart."""
+    assert len(set(SERIES)) == len(set(DASHES)) == len(SERIES) == len(DASHES)
 
 
 def test_the_page_has_the_numbers_of_evaluate_and_of_the_ensemble(project):

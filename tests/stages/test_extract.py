@@ -76,7 +76,6 @@ def assert_same(cache: Path, expected: Path) -> None:
 @pytest.fixture
 def computed(caplog):
     """How many frames the last extraction computed."""
-    logging.getLogger("fercache").propagate = True
     caplog.set_level(logging.INFO, "fercache")
 
     def count() -> int:

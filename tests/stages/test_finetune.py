@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -342,9 +341,8 @@ def test_an_empty_split_is_refused(tmp_path):
         finetune(tmp_path / "m.csv", tmp_path / "cnn", SMALL)
 
 
-def test_what_is_allowed_is_said(tmp_path, caplog, monkeypatch):
+def test_what_is_allowed_is_said(tmp_path, caplog):
     """Classes without a label, a video with labels alone, one with frames alone."""
-    monkeypatch.setattr(logging.getLogger("fercache"), "propagate", True)
     write_video(tmp_path / "set", "a", range(1, 7), [0, 4] * 3)
     write_video(tmp_path / "set", "labels", [], [0, 4])
     write_video(tmp_path / "set", "frames", range(1, 4))

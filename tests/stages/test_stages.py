@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -136,7 +135,6 @@ def test_extract_makes_only_what_is_missing(project, tmp_path, caplog):
     assert "batch_size" not in caplog.text
     assert cache.file("a").stat().st_mtime_ns == before
     np.testing.assert_array_equal(cache.read("v").embedding, expected.embedding)
-    logging.getLogger("fercache").propagate = True
     extract(project.manifest, str(project.cnn), tmp_path / "cache", ExtractConfig(dtype="float32", batch_size=9))
     assert "begun with batch_size 5, resuming with 9" in caplog.text
 
@@ -229,7 +227,6 @@ def test_videos_that_were_not_predicted_count_as_missing(project, tmp_path, capl
     labels.write_text(TASKS["expr"].header + "\n" + "0\n" * 29)
     text = project.manifest.read_text().replace("# root: set", f"# root: {project.folder / 'set'}")
     late.write_text(f"{text}late,validation,,{labels},29,late\n")
-    logging.getLogger("fercache").propagate = True
     evaluation = evaluate(late, [project.predictions["cnn"]])[0]
     assert (evaluation.scores.frames, evaluation.missing) == (11, 8 + 29)
     assert "not all predictions have: late" in caplog.text
@@ -473,7 +470,6 @@ def test_frames_and_videos_that_only_some_models_have_are_left_out_and_said(proj
     some = {"v": VideoPredictions(whole.videos["v"].frame[1:], whole.videos["v"].logits[1:])}
     write_predictions(tmp_path / "some.h5", dataclasses.replace(whole, model="other", videos=some))
     pair = [project.predictions["gru"], tmp_path / "some.h5"]
-    logging.getLogger("fercache").propagate = True
     file = search_ensemble(project.manifest, pair, tmp_path / "e", NO_FOLDS)
     assert "videos of the split that not all predictions have: n, w" in caplog.text
     assert "frames that not all models have are left out: 7, 0" in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -184,7 +183,6 @@ def test_missing_videos_are_named_and_may_be_left_out(project, tmp_path, caplog)
         project.train(tmp_path / "gru", cache=cache)
     assert [line.split(" ")[2] for line in str(caught.value).splitlines()] == ["b", "w"]
     assert not (tmp_path / "gru").exists()
-    logging.getLogger("fercache").propagate = True
     run = project.train(tmp_path / "gru", cache=cache, allow_missing=True)
     assert "lacks 2 of 5 videos: b, w" in caplog.text
     with pytest.raises(RunError, match=r"missing is \['b', 'w'\] there, \[\] here"):
