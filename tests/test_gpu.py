@@ -231,6 +231,18 @@ def test_heads_give_the_processor_s_logits(manifest, cache, tmp_path, monkeypatc
         torch.testing.assert_close(network.middle(rows, index).cpu(), whole[:, 4], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("device", [GPU, CPU])
+def test_a_recurrent_layer_computes_in_fp16_only_where_it_is_asked_to(monkeypatch, device):
+    """torch's autocast gives cuDNN's recurrent layers float16 whatever it was told."""
+    where, seen = use(device, monkeypatch), []
+    network = get_head("gru")(7, 32).to(where)
+    network.gru.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs[0].dtype))
+    with runtime.autocast("bf16"):
+        logits = network(torch.randn(2, 9, 32, device=where))
+    logits.float().sum().backward()
+    assert seen[0] in (torch.bfloat16, torch.float32)
+
+
 def trainer(device: torch.device, network: nn.Module, scale: float, clip_norm: float | None = None) -> Trainer:
     network = network.to(device)
     groups = [{"params": list(network.parameters()), "lr_scale": 1.0}]

@@ -61,6 +61,23 @@ def test_memory_that_runs_out_is_one_sentence(ask):
         ask()
 
 
+def test_kernels_that_all_fail_are_probably_a_lack_of_memory():
+    sentence = "this machine probably ran out of memory: lower it"
+    with pytest.raises(RunError, match=sentence), runtime.memory_errors("lower it"):
+        raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+
+def test_the_precision_is_that_of_the_device_that_computes(monkeypatch):
+    """As where OpenVINO computes on the processor of a machine with an old GPU."""
+    monkeypatch.setattr(machine, "device", lambda: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert runtime.resolve_precision("auto") == "fp16"
+    processor = torch.device("cpu")
+    assert runtime.resolve_precision("auto", None, processor) == ("bf16" if runtime.bf16_flags() else "fp32")
+    with pytest.raises(ConfigError, match="fp16, which needs a GPU"):
+        runtime.resolve_precision("fp16", None, processor)
+
+
 def test_other_errors_are_not_taken_for_memory_that_runs_out():
     with pytest.raises(RuntimeError, match="size of tensor"), runtime.memory_errors("lower batch_size"):
         torch.ones(2) + torch.ones(3)

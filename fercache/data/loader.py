@@ -24,9 +24,9 @@ from fercache.data.images import DecodedImage, ImageSurvey, read_image
 from fercache.errors import DataError, RunError, raise_problems
 from fercache.runtime import (
     SHARED_MEMORY,
+    begin_worker,
     decoding_workers,
     end_workers_at_exit,
-    ignore_interrupts,
     keep_child_signal,
 )
 
@@ -186,7 +186,7 @@ class FrameLoader:
             num_workers=self._workers,
             collate_fn=_unchanged,
             pin_memory=self._pin,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=begin_worker,
             multiprocessing_context=start_method(self._pin) if self._workers else None,
             persistent_workers=self._workers > 0,
             # The loader's own random numbers choose nothing here; the network's stay untouched.

@@ -24,7 +24,12 @@ class GRUHead(nn.Module):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Embeddings, float (B, L, D), to logits (B, L, C)."""
         hidden = torch.relu(self.projection(windows))  # (B, L, H)
-        states, _ = self.gru(hidden)  # (B, L, H): both directions, H / 2 each
+        if hidden.is_cuda and hidden.dtype == torch.bfloat16:
+            # Autocast gives cuDNN float16 whatever it was told, and no scaler keeps small gradients then.
+            with torch.autocast("cuda", enabled=False):
+                states, _ = self.gru(hidden.float())
+        else:
+            states, _ = self.gru(hidden)  # (B, L, H): both directions, H / 2 each
         return self.classifier(torch.relu(states))
 
     def middle(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from fercache.runtime.machine import (
 )
 from fercache.runtime.signals import (
     StopFlag,
+    begin_worker,
     end_workers_at_exit,
     ignore_interrupts,
     keep_child_signal,
@@ -38,6 +39,7 @@ __all__ = [
     "Ranks",
     "StopFlag",
     "autocast",
+    "begin_worker",
     "bf16_flags",
     "configure_torch",
     "decoding_workers",

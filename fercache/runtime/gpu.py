@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """In the messages of torch, cuDNN and cuBLAS where memory ran out; the second and third are of a processor's."""
+NO_ENGINE = "unable to find an engine"
+"""In torch's message where each of cuDNN's kernels failed, as for want of memory."""
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -33,9 +35,10 @@ def memory_errors(remedy: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         # The GPU's own class is a RuntimeError; a processor's and cuDNN's failures have none.
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in MEMORY_WORDS):
+        probably = "probably " if NO_ENGINE in str(error) else ""
+        if not (probably or isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY_WORDS)):
             raise
-        raise RunError(f"{_device_words()} ran out of memory: {remedy}") from error
+        raise RunError(f"{_device_words()} {probably}ran out of memory: {remedy}") from error
 
 
 def _device_words() -> str:

@@ -107,21 +107,23 @@ def decoding_workers(wanted: int | None, computing: torch.device | None = None) 
     )
 
 
-def resolve_precision(wanted: str, recorded: str | None = None) -> str:
-    """fp32, bf16 or fp16; auto takes what was `recorded` when the work began, else what the device is fastest in.
+def resolve_precision(wanted: str, recorded: str | None = None, computing: torch.device | None = None) -> str:
+    """fp32, bf16 or fp16; auto takes what was `recorded` when the work began, else what `computing` is fastest in.
 
-    That is bf16 where the device has units for it, fp16 on GPUs before those, else fp32. ConfigError for
-    fp16 on a processor, where it is emulated.
+    Nothing means `device()`. That is bf16 where the device has units for it, fp16 on GPUs before those, else fp32.
+    ConfigError for fp16 on a processor, where it is emulated.
     """
     import torch
 
-    on_gpu = device().type == "cuda"
+    on_gpu = (computing or device()).type == "cuda"
     if wanted == "auto" and recorded is not None:
         wanted = recorded
     if wanted == "auto":
         if on_gpu:
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         return "bf16" if bf16_flags() else "fp32"
+    if wanted == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        log.warning("precision: bf16 is emulated on this GPU, which is slow or fails; fp16 and fp32 are not")
     if wanted == "fp16" and not on_gpu:
         raise ConfigError("precision: found fp16, which needs a GPU; on a processor take bf16 or fp32")
     return wanted

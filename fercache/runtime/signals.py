@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import multiprocessing.util  # registers its own end first, so that `end_workers_at_exit` comes before it
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -95,12 +97,21 @@ def keep_child_signal() -> Iterator[None]:
 
 
 def ignore_interrupts(_worker: int = 0) -> None:
-    """For loader processes: signals reach the whole group, but only the main process decides to stop.
-
-    A loader whose main process is gone ends by itself.
-    """
+    """For processes that serve a main one: signals reach the whole group, but only that one decides to stop."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def begin_worker(worker: int) -> None:
+    """For loader processes: only the main process decides to stop, and where it is gone they end.
+
+    torch's loader looks for that in a process that is a copy of the main one; the parent of one that a fork server
+    began is the server, which lasts as long as they do.
+    """
+    ignore_interrupts(worker)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 @cache

@@ -77,7 +77,8 @@ def measure_finetune(
     remedy = _memory_remedy(settings)
     with tempfile.TemporaryDirectory() as nowhere, training_job(Path(nowhere), settings, seed, threads, remedy) as job:
         prepared = _prepare(manifest, settings, task, job)
-        return measure(prepared.fit(), MEASURED_STEPS)
+        with runtime.tuned_convolutions():
+            return measure(prepared.fit(), MEASURED_STEPS)
 
 
 def _memory_remedy(settings: FinetuneConfig) -> str:

@@ -56,10 +56,10 @@ class Trainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
+        self.optimizer.zero_grad(set_to_none=True)  # before the pass, whose activations need the room
         with self.autocast():
             logits = self.network(batch.inputs)
         total = self.criterion.total(logits, runtime.to_device(batch.labels, logits.device))
-        self.optimizer.zero_grad(set_to_none=True)
         # The ranks' gradients are averaged, where their sum over the common weight is meant.
         self.scaler.scale(total * (self.ranks / weight)).backward()
         if self.clip_norm is not None:

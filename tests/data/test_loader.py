@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,28 @@ if __name__ == "__main__":
         [sys.executable, script, *images(tmp_path, 40)], capture_output=True, text=True, start_new_session=True
     )
     assert answer.stdout == "2 39\n", answer.stderr
+
+
+def test_no_process_that_decodes_outlives_a_main_process_that_is_killed(tmp_path):
+    """Also where they were begun by a server, which is their parent."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+import multiprocessing, os, signal, sys, torch
+from fercache.data.loader import FrameLoader
+if __name__ == "__main__":
+    torch.cuda.is_initialized = lambda: True
+    frames = iter(FrameLoader(sys.argv[1:], [[number] for number in range(40)], 2))
+    next(frames)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+""")
+    process = subprocess.Popen([sys.executable, script, *images(tmp_path, 40)], stdout=subprocess.PIPE, text=True)
+    pids = process.stdout.readline().split()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_workers_that_are_killed_from_outside_while_they_wait(tmp_path, method):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fercache import runtime
 from fercache.cache.journal import begun_videos, header_of, journal_path, rows_left
 from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, Provenance, read_record
@@ -86,7 +88,12 @@ def prepare_extraction(
     frames = _list_frames(videos)
     before = _read_begun(cache)
     noted = _checked(cache, before.noted) if before else {}
-    provenance = _provenance(loaded, settings, before)
+    size = loaded.preprocessing.image_size
+    # By the whole manifest: what one shard takes all the others have to take.
+    work = sum(map(frames_of, every))
+    choice = choose_backend(settings.backend, noted.get("backend"), work, size, runtime.device())
+    device = device_of(choice.name)
+    provenance = _provenance(loaded, settings, before, device)
     if before and before.provenance != provenance:
         found = "; ".join(before.provenance.differences(provenance))
         raise CacheError(f"{cache}: contains a different cache: {found}; choose another folder, or remove this one")
@@ -94,11 +101,6 @@ def prepare_extraction(
     missing = _what_is_missing(Cache(cache), videos, frames) if before else list(zip(videos, frames, strict=True))
     begun = begun_videos(cache)
     jobs = [Job(video, found, _rows_begun(cache, begun, video, found, provenance, shape)) for video, found in missing]
-    size = loaded.preprocessing.image_size
-    # By the whole manifest: what one shard takes all the others have to take.
-    work = sum(map(frames_of, every))
-    choice = choose_backend(settings.backend, noted.get("backend"), work, size, runtime.device())
-    device = device_of(choice.name)
     standard = noted.get("batch_size", standard_batch_size(device, size))
     now = {
         "backend": choice.name,
@@ -155,14 +157,16 @@ def _read_begun(cache: Path) -> CacheRecord | None:
     return None
 
 
-def _provenance(loaded: FrameWeights, settings: ExtractConfig, before: CacheRecord | None) -> Provenance:
+def _provenance(
+    loaded: FrameWeights, settings: ExtractConfig, before: CacheRecord | None, device: torch.device
+) -> Provenance:
     return Provenance(
         weights=loaded.backbone_digest,
         classifier=loaded.classifier_digest,
         task=loaded.task,
         architecture=loaded.architecture.name,
         preprocessing=loaded.preprocessing.as_plain(),
-        precision=runtime.resolve_precision(settings.precision, before and before.provenance.precision),
+        precision=runtime.resolve_precision(settings.precision, before and before.provenance.precision, device),
         dtype=settings.dtype,
     )
 

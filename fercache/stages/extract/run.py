@@ -199,9 +199,10 @@ def measure(setup: Setup, settings: ExtractConfig, stop: runtime.StopFlag) -> tu
 def make_extractor(setup: Setup) -> Extractor:
     """The network in the form of its backend, warmed up; ConfigError where that cannot run here."""
     device, size = device_of(setup.backend), setup.weights.preprocessing.image_size
-    network = setup.weights.network().to(device).eval()
+    network = setup.weights.network().eval()
     precision = setup.record.provenance.precision
     embed = make_backend(setup.backend, network.backbone, setup.batch_size, size, precision, setup.threads)
+    network.classifier.to(device)  # the backbone is there already, in its frozen form
     with torch.no_grad():
         embed(torch.zeros(setup.batch_size, 3, size, size, device=device))
     # OpenVINO's own threads fill the processor; torch's would wait for their turn at each step.

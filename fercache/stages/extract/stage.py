@@ -45,8 +45,7 @@ def extract(
     then DataError lists all of them. CacheError where the cache is another's or cannot be written.
     """
     settings = settings or ExtractConfig()
-    remedy = "lower batch_size" + (f" (found {settings.batch_size})" if settings.batch_size else " or image_size")
-    with runtime.stop_signals() as stop, runtime.memory_errors(remedy):
+    with runtime.stop_signals() as stop, runtime.memory_errors(_memory_remedy(settings)):
         given = (manifest, weights, cache, settings, _shard_of_rank(shard), task, seed, threads)
         setup = prepare_extraction(*given)
         stop.check()
@@ -68,6 +67,10 @@ def extract(
             extraction.run(stop)
     extraction.tell()
     return cache
+
+
+def _memory_remedy(settings: ExtractConfig) -> str:
+    return "lower batch_size" + (f" (found {settings.batch_size})" if settings.batch_size else " or image_size")
 
 
 def _shard_of_rank(shard: Shard | None) -> Shard:
@@ -130,7 +133,7 @@ def plan_extraction(
     """
     settings = settings or ExtractConfig()
     setup = prepare_extraction(manifest, weights, cache, settings, shard or Shard(), task, seed, threads)
-    with runtime.stop_signals() as stop:
+    with runtime.stop_signals() as stop, runtime.memory_errors(_memory_remedy(settings)):
         rate, unreadable = measure(setup, settings, stop) if setup.missing else (None, [])
     return Plan(setup, _bytes_needed(setup), _bytes_free(cache), rate, tuple(unreadable))
 

@@ -101,7 +101,8 @@ def measure_head(
         kind=HEAD,
         header={},
     )
-    return measure(plan, MEASURED_STEPS)
+    with runtime.memory_errors(f"lower train_temporal.batch_size (found {settings.batch_size})"):
+        return measure(plan, MEASURED_STEPS)
 
 
 def _check(settings: TrainTemporalConfig, seen: str, cache: Path | None) -> None:
