@@ -28,7 +28,9 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path):
     assert list_frames(tmp_path, 5).number.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize(("names", "words"), [(("1.jpg", "00001.jpg"), "duplicate frame 1"), (("00000.jpg",), "from 1")])
+@pytest.mark.parametrize(
+    ("names", "words"), [(("1.jpg", "00001.jpg"), "duplicate frame 1"), (("00000.jpg",), "from 1")]
+)
 def test_numbers_that_cannot_be(tmp_path, names, words):
     for name in names:
         (tmp_path / name).touch()
