@@ -83,6 +83,19 @@ def two(project, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("words", [finetune, extract])
+def test_a_signal_while_processes_begin_is_a_stop_too(project, tmp_path, words):
+    """Before they listen to signals, and while the second one is started."""
+    given = words(project, tmp_path / "cnn") if words is finetune else words(project / "m.csv", tmp_path / "cache")
+    process = subprocess.Popen(command(*given, "--gpus", "2"), stderr=subprocess.PIPE, text=True)
+    while not children(process.pid):
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == Stopped.EXIT_STATUS and "Traceback" not in said, said
+    assert "\nStopped by SIGTERM" in f"\n{said}"
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_torchrun_s_train(project, two, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -20,8 +20,6 @@ from fercache.runtime.signals import StopFlag, stop_signals
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import PContext
 
-log = logging.getLogger(__name__)
-
 LOOK_S = 0.1
 """Between looks at the processes."""
 SIGNALS_OF_TORCH = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -39,6 +37,8 @@ def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
         raise ConfigError("--gpus: starts the processes itself; leave it out under torchrun and srun")
     every = [_environment(rank, count) for rank in range(count)]
     groups = [every] if one_job else [[environment] for environment in every]
+    from torch.distributed.elastic.multiprocessing import api
+
     contexts: list[PContext] = []
     with tempfile.TemporaryDirectory() as folder, _handlers_kept():
         try:
@@ -46,15 +46,19 @@ def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
                 contexts.append(_start(words, group, folder))
             with stop_signals() as stop:
                 statuses = _wait(contexts, stop)
+        except (
+            api.SignalException
+        ) as error:  # raised by torch's own handlers, which are in force while ranks are started
+            raise Stopped(error.sigval.name) from error
         finally:
             for context in contexts:
                 context.close()
-    failed = [
-        f"rank {rank} ({_in_words(status)})" for rank, status in statuses if status not in (0, Stopped.EXIT_STATUS)
-    ]
+    # A rank that is told to stop before it listens is ended by the signal, and had nothing to save.
+    stopped = {Stopped.EXIT_STATUS, *([-signal.SIGTERM] if stop.signal else [])}
+    failed = [f"rank {rank} ({_in_words(status)})" for rank, status in statuses if status not in {0, *stopped}]
     if failed:
         raise RunError(f"{len(failed)} of {count} processes failed, and said why: {', '.join(failed)}")
-    if any(status == Stopped.EXIT_STATUS for _, status in statuses):
+    if any(status in stopped for _, status in statuses):
         raise Stopped(stop.signal or signal.SIGTERM.name)
 
 
