@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+MOST_SHOWN = 20
+"""Problems that a message shows: a thousand must not fill the screen."""
+
 
 class FercacheError(Exception):
     """What is wrong with the input: for each problem one clear sentence that names the file, the key or the line."""
 
-    def __init__(self, *problems: str, most: int = 20) -> None:
-        """The message shows `most` problems, one a line, and counts the rest: a thousand must not fill the screen."""
+    def __init__(self, *problems: str, most: int = MOST_SHOWN) -> None:
+        """The message shows `most` problems, one a line, and counts the rest; `problems` keeps all."""
         self.problems = problems
         shown = list(problems[:most])
         if len(problems) > most:
@@ -67,7 +70,7 @@ def collect_errors(*calls: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = 20) -> None:
+def raise_problems(problems: Sequence[str], kind: type[FercacheError], most: int = MOST_SHOWN) -> None:
     """Raise `kind` with all problems at once; do nothing where there are none."""
     if problems:
         raise kind(*problems, most=most)
