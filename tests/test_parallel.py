@@ -88,7 +88,7 @@ def test_a_signal_while_processes_begin_is_a_stop_too(project, tmp_path, words):
     """Before they listen to signals, and while the second one is started."""
     given = words(project, tmp_path / "cnn") if words is finetune else words(project / "m.csv", tmp_path / "cache")
     process = subprocess.Popen(command(*given, "--gpus", "2"), stderr=subprocess.PIPE, text=True)
-    while not children(process.pid):
+    while not any(is_rank(pid) for pid in children(process.pid)):
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
@@ -135,6 +135,13 @@ def test_where_one_process_fails_all_end_and_it_is_named(project, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1 and "rank 1 (killed by SIGKILL)" in said.splitlines()[-1], said
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+def is_rank(pid: int) -> bool:
+    try:
+        return b"-m\0fercache\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False  # it has ended
 
 
 def children(pid: int) -> list[int]:
