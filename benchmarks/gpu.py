@@ -61,6 +61,20 @@ def rate(call, units, calls):
     for _ in range(calls):
         call()
     return units * calls / (now() - start)
+def time_steps(warm_up, steps):
+    '''Tell the rate of the training steps between two of them, without waiting for the device at each.'''
+    from fercache.training.engine import Trainer
+    ends, counts, step = [], [], Trainer.step
+    def timed(self, *given):
+        total = step(self, *given)
+        counts.append(len(given[0].index))
+        if len(counts) in (warm_up, steps):
+            ends.append(now())
+        if len(counts) == steps:
+            tell(rate=sum(counts[warm_up:]) / (ends[1] - ends[0]))
+            sys.exit()
+        return total
+    Trainer.step = timed
 def tell(**values):
     print(json.dumps({{**values, "peak_gb": round(peak(), 2)}}))
 """
@@ -131,17 +145,7 @@ with torch.no_grad():
 FINETUNE = """
 from fercache.config import load_config
 from fercache.stages.finetune import finetune
-from fercache.training.engine import Trainer
-warm_up, steps, ends, counts, step = 10, int(sys.argv[3]), [], [], Trainer.step
-def timed(self, *given):
-    total = step(self, *given)
-    counts.append(len(given[0].index))
-    if len(counts) in (warm_up, steps):
-        ends.append(now())
-    if len(counts) == steps:
-        tell(rate=sum(counts[warm_up:]) / (ends[1] - ends[0]))
-    return total
-Trainer.step = timed
+time_steps(10, int(sys.argv[3]))
 config = load_config(str(Path(sys.argv[1]).with_name("empty.yaml")), "finetune", sys.argv[4:])
 finetune(Path(sys.argv[1]), Path(sys.argv[2]), config.finetune)
 """
@@ -167,19 +171,8 @@ tell(rate=rate(step, batch, calls))
 TEMPORAL = """
 from fercache.config import TrainTemporalConfig
 from fercache.stages.train_temporal import train_temporal
-from fercache.training.engine import Trainer
 manifest, cache, out, batch, steps = *sys.argv[1:4], *map(int, sys.argv[4:])
-warm_up, ends, counts, step = 20, [], [], Trainer.step
-def timed(self, *given):
-    total = step(self, *given)
-    counts.append(len(given[0].index))
-    if len(counts) in (warm_up, steps):
-        ends.append(now())
-    if len(counts) == steps:
-        tell(rate=sum(counts[warm_up:]) / (ends[1] - ends[0]))
-        sys.exit()
-    return total
-Trainer.step = timed
+time_steps(20, steps)
 settings = TrainTemporalConfig(head="gru", batch_size=batch, stride=1, epochs=1000)
 train_temporal(Path(manifest), Path(cache), Path(out), settings)
 """
