@@ -45,7 +45,7 @@ class RunError(FercacheError):
 
 
 class Stopped(Exception):
-    """A signal asked to stop; finished work is saved, and the same command goes on from there."""
+    """A signal asked to stop; finished work is saved, and the same command resumes."""
 
     EXIT_STATUS = 75
     """Of a command that ends so (EX_TEMPFAIL of sysexits.h)."""

@@ -73,7 +73,7 @@ def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
     """The frames in `folder` that are numbered from 1 to `num_frames` (to the end where None).
 
     Files whose name is not a number with an image ending are passed over (`.DS_Store`, notes).
-    Raises DataError where the folder is missing or a number is a duplicate (`1.jpg`, `00001.jpg`).
+    Raises DataError where the folder is missing or two files have the same number (`1.jpg`, `00001.jpg`).
     """
     try:
         names = os.listdir(folder)

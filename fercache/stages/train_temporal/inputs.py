@@ -5,7 +5,6 @@ Legend: F present frames of a split, N windows, L positions, D embedding, C clas
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +28,6 @@ from fercache.models.heads import get_head, seen_by
 from fercache.models.temporal import EndToEnd, Standardise, TemporalNetwork, network_of
 from fercache.models.weights import FrameWeights, load_weights
 from fercache.training.sources import CachedRows, OpenedFrames, Source, cached_videos, trained_on
-
-log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
 Numbers = Mapping[str, np.ndarray]
