@@ -1,9 +1,9 @@
 """The rows of a video that is not finished: a file that survives a kill at any moment.
 
 HDF5 does not survive a writer that is killed, so rows are first appended to a journal, each part with
-its checksum. What reads a journal takes its whole parts and nothing behind them. Every process writes
-a journal of its own and takes over, by copying, what others left for the same video; so nothing has to
-be locked, and nothing that a kill leaves behind stands in the way.
+its checksum. A reader takes the whole parts and nothing behind them. Every process writes a journal of
+its own, into which it first copies the rows of earlier journals of the same video. So nothing has to be
+locked, and nothing that a kill leaves behind stands in the way.
 
 A journal is a sequence of records: length of the content (8 bytes, little endian), its SHA-256 (32
 bytes), the content. The first content is the header in JSON; the others are parts: the number of rows
@@ -56,28 +56,27 @@ class Journal:
     def __init__(self, video: Path, header: bytes, shape: Shape, frames: int) -> None:
         self.video, self.header, self.shape = video, header, shape
         self.path = journal_path(video)
-        self.there = np.zeros(frames, bool)
-        """bool (F,): the frames whose rows are in it."""
+        self.saved = np.zeros(frames, bool)
+        """bool (F,): the frames whose rows it holds."""
         self._synced = time.monotonic()
         # Opened with the first rows: thousands of short videos may be begun before their rows come.
         self._file: BinaryIO | None = None
 
     @classmethod
     def begin(cls, video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> Journal:
-        """A journal for the video whose file will be `video`, with all rows that others have left for it.
+        """A journal for the video whose file will be `video`, with the rows of all its earlier journals.
 
-        Rows of other frames than `number` (F,), of another source or provenance are not taken. Journals of processes
-        that are gone are removed.
+        Rows of other frames than `number` (F,), of another source or provenance are ignored. Journals of processes
+        that no longer run are removed; one that a running process writes is only copied.
         """
         check_target(video)
         header = header_of(video, provenance, shape, number, source)
-        left = journals_of(video)
+        earlier = journals_of(video)
         journal = cls(video, header, shape, len(number))
-        for other in left:
+        for other in earlier:
             journal._take_over(other)
         journal.sync()
-        for other in left:
-            # What a living process wrote so far is copied; its journal stays its own.
+        for other in earlier:
             if is_abandoned(other, ENDING):
                 other.unlink(missing_ok=True)
         return journal
@@ -94,7 +93,7 @@ class Journal:
             self._write(b"".join(content))
             if time.monotonic() - self._synced > SYNC_S:
                 self.sync()
-        self.there[part.rows] = True
+        self.saved[part.rows] = True
 
     def parts(self) -> Iterator[Part]:
         """All rows, in parts, as they were appended."""
@@ -133,28 +132,19 @@ class Journal:
         # Unbuffered: what was handed to the system outlives this process.
         assert self._file is not None
         self._file.seek(0, os.SEEK_END)
-        left = memoryview(HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
-        while left:
-            left = left[self._file.write(left) :]
+        remaining = memoryview(HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
+        while remaining:
+            remaining = remaining[self._file.write(remaining) :]
 
     def _take_over(self, path: Path) -> None:
-        """Copy the rows that are whole in another journal, and not yet here."""
-        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:  # its video was finished meanwhile
-            contents = _records(file)
-            if next(contents, b"") != self.header:
-                log.info("%s: left-over rows of other frames, or torn: thrown away", path)
-                return
-            before = int(self.there.sum())
-            for content in contents:
-                part = _parse(content, self.shape)
-                if part is None or not ((part.rows >= 0) & (part.rows < len(self.there))).all():
-                    log.warning("%s: holds a part that no journal has: it and what follows are thrown away", path)
-                    break
-                new = ~self.there[part.rows]
+        """Copy the rows of another process's journal that this one lacks."""
+        before = int(self.saved.sum())
+        for part in _whole_parts(path, self.header, self.shape, len(self.saved)):
+            new = ~self.saved[part.rows]
+            if new.any():
                 logits = None if part.logits is None else part.logits[new]
-                if new.any():
-                    self.append(Part(part.rows[new], part.embedding[new], logits))
-            log.info("%s: %d frames taken over", path, int(self.there.sum()) - before)
+                self.append(Part(part.rows[new], part.embedding[new], logits))
+        log.info("%s: %d frames recovered", path, int(self.saved.sum()) - before)
 
 
 def header_of(video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> bytes:
@@ -188,20 +178,13 @@ def begun_videos(folder: Path) -> dict[str, list[Path]]:
     return {name: paths for name, paths in found.items() if not (folder / name).exists()}
 
 
-def rows_left(paths: Sequence[Path], header: bytes) -> int:
-    """How many rows the longest of some journals holds, of those with this header."""
-    return max((_rows_in(path, header) for path in paths), default=0)
-
-
-def _rows_in(path: Path, header: bytes) -> int:
-    try:
-        with open_regular(path) as file:
-            contents = _records(file)
-            if next(contents, b"") != header:
-                return 0
-            return sum(struct.unpack_from("<i", content)[0] for content in contents if len(content) >= 4)
-    except FileNotFoundError:  # its video was finished meanwhile
-        return 0
+def saved_rows(paths: Sequence[Path], header: bytes, shape: Shape, frames: int) -> np.ndarray:
+    """Which rows of a video some journals hold, of those with this header: bool (F,) for F = `frames`."""
+    saved = np.zeros(frames, bool)
+    for path in paths:
+        for part in _whole_parts(path, header, shape, frames):
+            saved[part.rows] = True
+    return saved
 
 
 def remove_useless(folder: Path) -> None:
@@ -210,6 +193,21 @@ def remove_useless(folder: Path) -> None:
     over = [path for path in journals(folder) if (folder / NAME.fullmatch(path.name)["video"]).exists()]  # type: ignore[index]
     for path in (*halves, *over):
         path.unlink(missing_ok=True)
+
+
+def _whole_parts(path: Path, header: bytes, shape: Shape, frames: int) -> Iterator[Part]:
+    """The parts of a journal up to the first that is torn or damaged; none where its header is another."""
+    with contextlib.suppress(FileNotFoundError), open_regular(path) as file:  # another process finished the video
+        contents = _records(file)
+        if next(contents, b"") != header:
+            log.info("%s: rows of other frames, or a torn header: ignored", path)
+            return
+        for content in contents:
+            part = _parse(content, shape)
+            if part is None or not ((part.rows >= 0) & (part.rows < frames)).all():
+                log.warning("%s: contains a damaged part: ignored, and what follows it", path)
+                return
+            yield part
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:

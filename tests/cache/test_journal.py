@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_cache import MADE_BY, SHAPE
 
-from fercache.cache.journal import HEAD, Journal, begun_videos, header_of, journals_of, remove_useless, rows_left
+from fercache.cache.journal import HEAD, Journal, begun_videos, header_of, journals_of, remove_useless, saved_rows
 from fercache.cache.rows import Part, Shape
 from fercache.files import DAY_S, partial_path
 
@@ -37,9 +37,10 @@ def left_by_a_kill(folder, *parts, **given):
     return journal.path.rename(folder / journal.path.name.replace(f"-{os.getpid()}.", f"-{DEAD}."))
 
 
-def left(folder, video="v"):
+def saved(folder, video="v"):
     path = folder / f"{video}.h5"
-    return rows_left(journals_of(path), header_of(path, MADE_BY, SHAPE, NUMBER, "s"))
+    header = header_of(path, MADE_BY, SHAPE, NUMBER, "s")
+    return np.flatnonzero(saved_rows(journals_of(path), header, SHAPE, len(NUMBER))).tolist()
 
 
 def rows_of(journal):
@@ -53,7 +54,7 @@ def rows_of(journal):
 def test_rows_come_back_and_a_later_process_goes_on(tmp_path):
     before = left_by_a_kill(tmp_path, part(0, 1), part(4))
     journal = begin(tmp_path)
-    assert journal.there.tolist() == [True, True, False, False, True]
+    assert journal.saved.tolist() == [True, True, False, False, True]
     journal.append(part(2, 3))
     assert rows_of(journal) == {row: ([row] * 4, [row] * 7) for row in range(5)}
     assert not before.exists() and journals_of(tmp_path / "v.h5") == [journal.path]
@@ -80,7 +81,7 @@ def test_only_whole_parts_before_the_first_torn_one_are_taken(tmp_path, cut):
         content[-2 * size : -2 * size + 8] = b"\xff" * 8
     path.write_bytes(content[: {"head": -size + 5, "content": -3}.get(cut)])
     taken = {"head": [0, 1], "content": [0, 1], "changed": [0], "length": [0]}[cut]
-    assert np.flatnonzero(begin(tmp_path).there).tolist() == taken
+    assert np.flatnonzero(begin(tmp_path).saved).tolist() == taken
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_only_whole_parts_before_the_first_torn_one_are_taken(tmp_path, cut):
 )
 def test_rows_of_something_else_are_not_taken(tmp_path, given):
     path = left_by_a_kill(tmp_path, part(0, 1))
-    assert not begin(tmp_path, **given).there.any()
+    assert not begin(tmp_path, **given).saved.any()
     assert not path.exists()
 
 
@@ -103,9 +104,9 @@ def test_an_empty_or_foreign_file_is_thrown_away(tmp_path):
         path = partial_path(tmp_path / "v.h5", ".rows.partial")
         path = path.with_name(path.name.replace(f"-{os.getpid()}.", f"-{DEAD}."))
         path.write_bytes(content)
-        assert left(tmp_path) == 0
+        assert saved(tmp_path) == []
         journal = begin(tmp_path)
-        assert not journal.there.any() and not path.exists()
+        assert not journal.saved.any() and not path.exists()
         journal.remove()
 
 
@@ -120,7 +121,7 @@ def test_two_processes_on_one_video_do_not_disturb_each_other(tmp_path):
     first.append(part(3))
     second.close()
     first.close()
-    assert np.flatnonzero(begin(tmp_path).there).tolist() == [0, 1, 2, 3]
+    assert np.flatnonzero(begin(tmp_path).saved).tolist() == [0, 1, 2, 3]
     # Whichever finishes the video removes what nobody needs any more.
     third = begin(tmp_path)
     third.remove()
@@ -133,16 +134,16 @@ def test_journals_of_several_kills_are_put_together(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     left_by_a_kill(other, part(1, 3)).rename(partial_path(tmp_path / "v.h5", ".rows.partial"))
-    assert left(tmp_path) == 2
-    assert np.flatnonzero(begin(tmp_path).there).tolist() == [0, 1, 3]
+    assert saved(tmp_path) == [0, 1, 3]
+    assert np.flatnonzero(begin(tmp_path).saved).tolist() == [0, 1, 3]
 
 
 def test_videos_with_alike_names_keep_their_own_journals(tmp_path):
     left_by_a_kill(tmp_path, part(0), video="v")
     left_by_a_kill(tmp_path, part(1), video="v.h5")
-    assert np.flatnonzero(begin(tmp_path, video="v").there).tolist() == [0]
+    assert np.flatnonzero(begin(tmp_path, video="v").saved).tolist() == [0]
     assert set(begun_videos(tmp_path)) == {"v.h5", "v.h5.h5"}
-    assert np.flatnonzero(begin(tmp_path, video="v.h5").there).tolist() == [1]
+    assert np.flatnonzero(begin(tmp_path, video="v.h5").saved).tolist() == [1]
 
 
 def test_what_nobody_can_use_is_removed(tmp_path):
@@ -160,10 +161,10 @@ def test_what_nobody_can_use_is_removed(tmp_path):
     assert not over.exists()
 
 
-def test_rows_left_counts_whole_parts(tmp_path):
+def test_saved_rows_counts_whole_parts(tmp_path):
     path = left_by_a_kill(tmp_path, part(0, 1), part(2))
-    assert left(tmp_path) == 3
+    assert saved(tmp_path) == [0, 1, 2]
     path.write_bytes(path.read_bytes()[:-1])
-    assert left(tmp_path) == 2 and left(tmp_path, "other") == 0
+    assert saved(tmp_path) == [0, 1] and saved(tmp_path, "other") == []
     begin(tmp_path, source="another", video="w").append(part(0))
-    assert left(tmp_path, "w") == 0
+    assert saved(tmp_path, "w") == []

@@ -30,6 +30,7 @@ from fercache.data.shards import Shard
 from fercache.errors import CacheError, ConfigError, DataError, Stopped
 from fercache.models.backends import BACKENDS
 from fercache.stages.extract import extract, plan_extraction
+from fercache.stages.extract.engine import Extractor
 from fercache.stages.extract.run import Extraction
 from fercache.tasks import TASKS
 from fercache.tools.caches import cache_info, pack_cache, verify_cache
@@ -90,15 +91,15 @@ def stopping(monkeypatch):
     """Sends a signal after so many batches."""
 
     def after(batches: int, number: int) -> None:
-        take, seen = Extraction.take, []
+        save, seen = Extraction.save, []
 
         def counted(self, result):
-            take(self, result)
+            save(self, result)
             seen.append(result)
             if len(seen) == batches:
                 signal.raise_signal(number)
 
-        monkeypatch.setattr(Extraction, "take", counted)
+        monkeypatch.setattr(Extraction, "save", counted)
 
     yield after
     monkeypatch.undo()
@@ -134,17 +135,35 @@ def test_a_stop_behind_the_last_batch_loses_nothing(manifest, undisturbed, tmp_p
 def test_videos_that_another_process_finishes_meanwhile_are_passed_over(
     manifest, undisturbed, tmp_path, monkeypatch, computed
 ):
-    begin = Extraction._begin
+    run_network = Extractor.run
 
-    def and_another_was_faster(self, number):
-        if number == 1:
-            shutil.copy(undisturbed / "b.h5", self.cache.path)
-        return begin(self, number)
+    def and_another_was_faster(self, batches, stop):
+        shutil.copy(undisturbed / "b.h5", tmp_path / "cache")
+        return run_network(self, batches, stop)
 
-    monkeypatch.setattr(Extraction, "_begin", and_another_was_faster)
+    monkeypatch.setattr(Extractor, "run", and_another_was_faster)
     run(manifest, tmp_path / "cache")
     assert computed() == 3 + 1 + 6
     assert_same(tmp_path / "cache", undisturbed)
+
+
+def test_a_video_that_another_process_finishes_while_it_is_computed_is_kept(
+    manifest, undisturbed, tmp_path, monkeypatch
+):
+    """Its journals are gone then, and with them the rows that this process counted on."""
+    write, cache = Extraction._write, tmp_path / "cache"
+
+    def and_another_was_faster(self, video):
+        if video.video.video_id == "b":
+            shutil.copy(undisturbed / "b.h5", cache)
+            before.append((cache / "b.h5").stat().st_ino)
+        write(self, video)
+
+    before = []
+    monkeypatch.setattr(Extraction, "_write", and_another_was_faster)
+    run(manifest, cache)
+    assert [(cache / "b.h5").stat().st_ino] == before
+    assert_same(cache, undisturbed)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -215,7 +234,7 @@ def test_a_packed_cache_is_not_added_to(manifest, undisturbed, tmp_path):
 
 def test_the_plan_counts_and_writes_nothing(manifest, undisturbed, tmp_path, stopping, monkeypatch):
     plan = plan_extraction(manifest, "none", tmp_path / "cache", SETTINGS)
-    assert (plan.setup.videos, plan.setup.frames, plan.setup.missing) == (4, 21, 21)
+    assert (plan.setup.videos, plan.setup.frames, plan.setup.missing_frames) == (4, 21, 21)
     assert plan.frames_per_s > 0 and plan.fits and not (tmp_path / "cache").exists()
     stopping(3, signal.SIGTERM)
     with pytest.raises(Stopped):
@@ -224,7 +243,7 @@ def test_the_plan_counts_and_writes_nothing(manifest, undisturbed, tmp_path, sto
     before = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir())
     plan = plan_extraction(manifest, "none", tmp_path / "cache", SETTINGS)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir()) == before
-    assert (plan.setup.missing, len(plan.setup.jobs)) == (5, 1)
+    assert (plan.setup.missing_frames, len(plan.setup.missing)) == (5, 1)
     assert "frames   21, of which 16 are done" in str(plan) and "videos   4, of which 3 are done" in str(plan)
     finished = plan_extraction(manifest, "none", undisturbed, SETTINGS)
     assert finished.bytes_needed == 0 and finished.frames_per_s is None

@@ -70,7 +70,7 @@ def test_a_signal_within_a_video_ends_with_75_and_loses_nothing(manifest, undist
     assert running.returncode == 75, said
     assert "Stopped by" in said and not (tmp_path / "cache" / "long.h5").exists()
     again = subprocess.run(command(manifest, tmp_path / "cache"), capture_output=True, text=True, check=True)
-    kept = int(re.search(r"long.*: (\d+) frames taken over", again.stderr)[1])
+    kept = int(re.search(r"long.*: (\d+) frames recovered", again.stderr)[1])
     assert 64 <= kept < 900
     assert_same(tmp_path / "cache", undisturbed)
 

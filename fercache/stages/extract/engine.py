@@ -1,4 +1,4 @@
-"""The engine of extraction: frames through the network in full batches, and work done behind it.
+"""The engine of extraction: frames through the network in full batches, and a thread that writes meanwhile.
 
 Legend: B frames of a batch, S side of the input, D embedding, C classes.
 """
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,39 +23,39 @@ from fercache.models.preprocessing import Preprocessing, filled, prepare
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedBatch:
     """The results of a batch."""
 
-    place: np.ndarray
-    """int64 (B,): which frames, of those that could be decoded."""
+    index: np.ndarray
+    """int64 (B,): the frames that could be decoded, as indices of the loader's paths."""
     embedding: np.ndarray
     """float32 (B, D)."""
     logits: np.ndarray
     """float32 (B, C)."""
     failures: dict[int, str]
-    """Place -> what is wrong with a frame that could not be decoded."""
+    """Index -> what is wrong with a frame that could not be decoded."""
 
 
 @dataclass
-class Times:
-    """Seconds that the main thread spent in each stage; what is hidden behind the network does not appear."""
+class StageTimes:
+    """Seconds that the main thread spent in each stage; what runs in the background does not appear."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    begun: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.perf_counter)
 
     def restart(self) -> None:
-        """Count from now on."""
+        """Forget what was counted, and count from now on."""
         self.seconds.clear()
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was begun."""
-        return time.perf_counter() - self.begun
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """Count the block."""
+        """Count the block's time."""
         start = time.perf_counter()
         try:
             yield
@@ -73,7 +72,7 @@ class Times:
 class Extractor:
     """The network over a stream of batches.
 
-    Every batch is filled up to the same number of frames, so that a frame's bits do not depend on its place.
+    Every batch is filled up to the same number of frames, so that a frame's bits do not depend on its neighbours.
     """
 
     embed: Embed
@@ -84,42 +83,42 @@ class Extractor:
     device: torch.device
     threads: int
     """Of torch, while it runs."""
-    times: Times
+    times: StageTimes
 
-    def decoded(self, paths: Sequence[str], batches: Iterator[list[int]], workers: int | None) -> Iterator[FrameBatch]:
-        """The decoded frames, whose loading begins at once."""
+    def load(self, paths: Sequence[str], batches: Iterable[list[int]], workers: int | None) -> Iterator[FrameBatch]:
+        """Decoded frames, a list of indices of `paths` a batch; loading begins at once."""
         count = runtime.decoding_workers(workers, self.device)
         return iter(FrameLoader(paths, batches, count, pin=self.device.type == "cuda"))
 
-    def run(self, batches: Iterable[FrameBatch], stop: runtime.StopFlag) -> Iterator[Embedded]:
-        """The results of all batches in their order; Stopped behind the last one that was begun.
+    def run(self, batches: Iterable[FrameBatch], stop: runtime.StopFlag) -> Iterator[EmbeddedBatch]:
+        """The results of all batches in order; after a signal Stopped, behind those of the last batch that was begun.
 
-        A batch's results are taken when the next one was handed to the device, so that a GPU has always work.
+        The results of a batch are waited for only when the next one is on the device, so that a GPU always has work.
         """
-        begun: Callable[[], Embedded] | None = None
-        before = torch.get_num_threads()
+        pending: Callable[[], EmbeddedBatch] | None = None
+        threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            for batch in self._waited_for(batches):
+            for batch in self._timed(batches):
                 if stop.signal is not None:
                     break
                 following = self._begin(batch)
-                if begun is not None:
-                    yield begun()
-                begun = following
-            if begun is not None:
-                yield begun()
+                if pending is not None:
+                    yield pending()
+                pending = following
+            if pending is not None:
+                yield pending()
         finally:
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads_before)
         stop.check()
 
     @torch.no_grad()
-    def _begin(self, batch: FrameBatch) -> Callable[[], Embedded]:
-        """Hand a batch to the device; what is returned waits for its results."""
-        count, place = len(batch.index), batch.index.numpy()
+    def _begin(self, batch: FrameBatch) -> Callable[[], EmbeddedBatch]:
+        """Hand a batch to the device; the function returned waits for its results."""
+        count, index = len(batch.index), batch.index.numpy()
         if not count:
             shape = self.network.classifier.in_features, self.network.classifier.out_features
-            return lambda: Embedded(place, *(np.empty((0, width), np.float32) for width in shape), batch.failures)
+            return lambda: EmbeddedBatch(index, *(np.empty((0, width), np.float32) for width in shape), batch.failures)
         with self.times.of("preprocessing"):
             inputs = filled(prepare(batch.to(self.device), self.record), self.batch_size)  # (batch_size, 3, S, S)
         with self.times.of("network"):
@@ -129,15 +128,15 @@ class Extractor:
             kept = [rows[:count].float().to("cpu", non_blocking=True) for rows in outputs]
             copied = torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
 
-        def results() -> Embedded:
+        def results() -> EmbeddedBatch:
             if copied is not None:
                 with self.times.of("network"):
                     copied.synchronize()
-            return Embedded(place, *(rows.numpy() for rows in kept), batch.failures)
+            return EmbeddedBatch(index, *(rows.numpy() for rows in kept), batch.failures)
 
         return results
 
-    def _waited_for(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+    def _timed(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
         iterator = iter(batches)
         while True:
             with self.times.of("waiting for frames"):
@@ -147,10 +146,13 @@ class Extractor:
             yield batch
 
 
-class Behind:
-    """Calls that one thread makes in order, behind the work of the caller."""
+class BackgroundWriter:
+    """A thread that makes calls in the order in which they are submitted.
 
-    def __init__(self, times: Times, most: int) -> None:
+    A call's error is raised by the next `submit` or `settle`; the calls behind it, which may build on it, are not made.
+    """
+
+    def __init__(self, times: StageTimes, most: int) -> None:
         self.times = times
         self.most = most
         """Calls that may wait: each holds a batch, which a kill would lose."""
@@ -158,28 +160,28 @@ class Behind:
         self._waiting: deque[Future[None]] = deque()
         self._failed = False
 
-    def call(self, action: Callable[..., None], *given: Any) -> None:  # noqa: ANN401 - whatever the action takes
-        """Have `action` called; what an earlier one raised is raised here."""
+    def submit(self, call: Callable[[], None]) -> None:
+        """Have `call` made; waits while too many others do."""
         with self.times.of("waiting for writing"):
             while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self.most):
                 self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._make, action, *given))
+        self._waiting.append(self._pool.submit(self._make, call))
 
     def settle(self) -> None:
-        """Wait for all calls; what one raised is raised here."""
+        """Wait for all calls."""
         with self.times.of("waiting for writing"):
             while self._waiting:
                 self._waiting.popleft().result()
 
-    def _make(self, action: Callable[..., None], *given: Any) -> None:  # noqa: ANN401 - as in `call`
-        if self._failed:
-            return  # what comes behind a failure may build on it
-        try:
-            action(*given)
-        except BaseException:
-            self._failed = True
-            raise
-
     def close(self) -> None:
         """End the thread; calls that have not begun are not made."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, call: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            call()
+        except BaseException:
+            self._failed = True
+            raise

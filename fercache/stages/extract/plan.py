@@ -1,4 +1,4 @@
-"""What an extraction has to do: everything that was given, checked and resolved before anything is written.
+"""What an extraction has to do: all inputs checked and all settings resolved before anything is written.
 
 Legend: F present frames of a video.
 """
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.cache.journal import begun_videos, header_of, journal_path, rows_left
+from fercache.cache.journal import begun_videos, header_of, journal_path, saved_rows
 from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, Provenance, read_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import Shape
@@ -36,18 +37,18 @@ MOST_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
-class Job:
-    """A video that is to be extracted, and its frames."""
+class MissingVideo:
+    """A video that the cache lacks."""
 
-    video: Video
+    video_id: str
     frames: FrameList
-    left: int
-    """Rows that an earlier process left for it."""
+    rows: np.ndarray
+    """int64 (n,), ascending: those of the F frames that have to be computed; journals hold the others."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What an extraction will do, with all that was given checked; nothing is written yet."""
+class ExtractionSetup:
+    """What an extraction will do, with all inputs checked."""
 
     weights: FrameWeights
     shape: Shape
@@ -58,13 +59,12 @@ class Setup:
     videos: int
     frames: int
     """Present frames of all these videos."""
-    jobs: tuple[Job, ...]
-    """The videos that the cache lacks."""
+    missing: tuple[MissingVideo, ...]
 
     @property
-    def missing(self) -> int:
+    def missing_frames(self) -> int:
         """Frames that have to be computed."""
-        return sum(len(job.frames.path) - job.left for job in self.jobs)
+        return sum(len(video.rows) for video in self.missing)
 
 
 def prepare_extraction(
@@ -76,52 +76,52 @@ def prepare_extraction(
     task: str | None,
     seed: int,
     threads: int | None,
-) -> Setup:
-    """Check everything that was given, and resolve what is `auto`; writes nothing."""
+) -> ExtractionSetup:
+    """Check all inputs, and resolve what is `auto`; writes nothing."""
     runtime.keep_freed_memory()
     threads = runtime.configure_torch(threads)
     runtime.seed_everything(seed)
-    every = read_manifest(manifest, task, frames=True).videos
-    videos = _of_shard(every, shard)
+    all_videos = read_manifest(manifest, task, frames=True).videos
+    videos = _of_shard(all_videos, shard)
     _check_names(cache, videos)
     loaded = _load(weights, settings)
     frames = _list_frames(videos)
-    before = _read_begun(cache)
-    noted = _checked(cache, before.noted) if before else {}
+    # What the cache was begun with holds for the rest of it, too.
+    existing = _read_record(cache)
+    recorded = _check_recorded(cache, existing.noted) if existing else {}
     size = loaded.preprocessing.image_size
     # By the whole manifest: what one shard takes all the others have to take.
-    work = sum(map(frames_of, every))
-    choice = choose_backend(settings.backend, noted.get("backend"), work, size, runtime.device())
+    work = sum(map(frames_of, all_videos))
+    choice = choose_backend(settings.backend, recorded.get("backend"), work, size, runtime.device())
     device = device_of(choice.name)
-    provenance = _provenance(loaded, settings, before, device)
-    if before and before.provenance != provenance:
-        found = "; ".join(before.provenance.differences(provenance))
-        raise CacheError(f"{cache}: contains a different cache: {found}; choose another folder, or remove this one")
-    shape = _shape(loaded, provenance)
-    missing = _what_is_missing(Cache(cache), videos, frames) if before else list(zip(videos, frames, strict=True))
-    begun = begun_videos(cache)
-    jobs = [Job(video, found, _rows_begun(cache, begun, video, found, provenance, shape)) for video, found in missing]
-    standard = noted.get("batch_size", standard_batch_size(device, size))
-    now = {
+    provenance = _provenance(loaded, settings, existing, device)
+    log.info("backend %s, %s: %s", choice.name, provenance.precision, choice.reason)
+    if existing and existing.provenance != provenance:
+        differences = "; ".join(existing.provenance.differences(provenance))
+        raise CacheError(
+            f"{cache}: contains a different cache: {differences}; choose another folder, or remove this one"
+        )
+    batch_size = settings.batch_size or recorded.get("batch_size", standard_batch_size(device, size))
+    resolved = {
         "backend": choice.name,
-        "batch_size": settings.batch_size or standard,
+        "batch_size": batch_size,
         "threads": threads,
         "device": device.type,
         FILE_DIGEST: _file_digest(loaded),
     }
-    log.info("backend %s, %s: %s", choice.name, provenance.precision, choice.reason)
-    if before:
-        _compare_noted(cache, noted, now)
-    return Setup(
+    if existing:
+        _compare_recorded(cache, recorded, resolved)
+    shape = _shape(loaded, provenance)
+    return ExtractionSetup(
         weights=loaded,
         shape=shape,
-        record=before or CacheRecord(provenance, now),
+        record=existing or CacheRecord(provenance, resolved),
         backend=choice.name,
-        batch_size=now["batch_size"],
+        batch_size=batch_size,
         threads=threads,
         videos=len(videos),
-        frames=sum(len(found.path) for found in frames),
-        jobs=tuple(jobs),
+        frames=sum(len(listed.path) for listed in frames),
+        missing=tuple(_missing_videos(cache, videos, frames, provenance, shape, cache_exists=existing is not None)),
     )
 
 
@@ -129,26 +129,30 @@ def _of_shard(videos: Sequence[Video], shard: Shard) -> list[Video]:
     if shard.count == 1:
         return list(videos)
     shards = deal(videos, shard.count)
-    own = shards[shard.number - 1]
+    shard_videos = shards[shard.number - 1]
     log.info(
         "shard %s: %d of %d videos, %d frames; the longest shard is %.1f %% over the mean",
-        *(shard, len(own), len(videos), sum(map(frames_of, own)), 100 * imbalance(shards)),
+        shard,
+        len(shard_videos),
+        len(videos),
+        sum(map(frames_of, shard_videos)),
+        100 * imbalance(shards),
     )
-    return own
+    return shard_videos
 
 
 def _load(weights: str, settings: ExtractConfig) -> FrameWeights:
     loaded = load_weights(weights, form=settings.weights_format)
-    own = loaded.preprocessing.image_size
-    if settings.image_size not in (None, own):
+    size = loaded.preprocessing.image_size
+    if settings.image_size not in (None, size):
         if loaded.tuned:
-            raise ConfigError(f"image_size: found {settings.image_size}, but {weights} was fine-tuned at {own}")
-        log.info("image_size: %d instead of the weights' %d", settings.image_size, own)
+            raise ConfigError(f"image_size: found {settings.image_size}, but {weights} was fine-tuned at {size}")
+        log.info("image_size: %d instead of the weights' %d", settings.image_size, size)
     return loaded.with_image_size(settings.image_size)
 
 
-def _read_begun(cache: Path) -> CacheRecord | None:
-    """The record of the cache that is there; CacheError where something else is."""
+def _read_record(cache: Path) -> CacheRecord | None:
+    """The record of an existing cache, None where there is none; CacheError where the folder is something else."""
     if cache.is_file():
         raise CacheError(f"{cache}: is a file, expected a folder (a packed cache is not added to)")
     if (cache / FILE_NAME).exists():
@@ -158,48 +162,50 @@ def _read_begun(cache: Path) -> CacheRecord | None:
 
 
 def _provenance(
-    loaded: FrameWeights, settings: ExtractConfig, before: CacheRecord | None, device: torch.device
+    loaded: FrameWeights, settings: ExtractConfig, existing: CacheRecord | None, device: torch.device
 ) -> Provenance:
+    recorded = existing.provenance.precision if existing else None
     return Provenance(
         weights=loaded.backbone_digest,
         classifier=loaded.classifier_digest,
         task=loaded.task,
         architecture=loaded.architecture.name,
         preprocessing=loaded.preprocessing.as_plain(),
-        precision=runtime.resolve_precision(settings.precision, before and before.provenance.precision, device),
+        precision=runtime.resolve_precision(settings.precision, recorded, device),
         dtype=settings.dtype,
     )
 
 
-def _checked(cache: Path, begun: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a cache was begun with, if it is something that could have been."""
-    batch_size = begun.get("batch_size")
-    if begun.get("backend") not in BACKENDS or not isinstance(batch_size, int) or not 1 <= batch_size <= 512:
+def _check_recorded(cache: Path, recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings that a cache was begun with; CacheError where they are none that fercache writes."""
+    batch_size = recorded.get("batch_size")
+    if recorded.get("backend") not in BACKENDS or not isinstance(batch_size, int) or not 1 <= batch_size <= 512:
         raise CacheError(f"{cache / FILE_NAME}: was edited: recorded has no backend, or no batch_size from 1 to 512")
-    return begun
+    return recorded
 
 
-def _compare_noted(cache: Path, begun: Mapping[str, object], now: Mapping[str, object]) -> None:
+def _compare_recorded(cache: Path, recorded: Mapping[str, object], resolved: Mapping[str, object]) -> None:
     """Refuse another backend than the cache was begun with; warn of what else may change the last bits."""
-    if begun.get("backend") != now["backend"]:
-        raise CacheError(f"{cache}: was begun with backend {begun.get('backend')}, found {now['backend']}")
+    if recorded.get("backend") != resolved["backend"]:
+        raise CacheError(f"{cache}: was begun with backend {recorded.get('backend')}, found {resolved['backend']}")
     for key in ("batch_size", "threads", "device"):
-        if begun.get(key) != now[key]:
+        if recorded.get(key) != resolved[key]:
             log.warning(
-                "%s: begun with %s %s, resuming with %s: last bits may differ", cache, key, begun.get(key), now[key]
+                "%s: begun with %s %s, resuming with %s: last bits may differ",
+                *(cache, key, recorded.get(key), resolved[key]),
             )
 
 
 def _list_frames(videos: Sequence[Video]) -> list[FrameList]:
     """The frames of each video; DataError with all folders that cannot be used."""
-    found, problems = [], []
+    frames, problems = [], []
     for video in videos:
         try:
-            found.append(video.frames())
+            frames.append(video.frames())
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    return found
+    return frames
 
 
 def _file_digest(loaded: FrameWeights) -> str | None:
@@ -225,35 +231,43 @@ def _check_names(cache: Path, videos: Sequence[Video]) -> None:
     )
 
 
-def _rows_begun(
+def _missing_videos(
     cache: Path,
-    begun: Mapping[str, Sequence[Path]],
-    video: Video,
-    frames: FrameList,
+    videos: Sequence[Video],
+    frames: Sequence[FrameList],
     provenance: Provenance,
     shape: Shape,
-) -> int:
-    """How many of a video's rows an earlier process left."""
-    file = cache / f"{video.video_id}.h5"
-    if file.name not in begun:
-        return 0
-    return rows_left(begun[file.name], header_of(file, provenance, shape, frames.number, frames.digest(0)))
+    *,
+    cache_exists: bool,
+) -> list[MissingVideo]:
+    """The videos that the cache lacks, with the rows that no journal holds."""
+    lacking = list(zip(videos, frames, strict=True))
+    if cache_exists:
+        lacking = _unfinished(Cache(cache), videos, frames)
+    begun = begun_videos(cache)
+    missing = []
+    for video, listed in lacking:
+        file, count = cache / f"{video.video_id}.h5", len(listed.path)
+        saved = np.zeros(count, bool)
+        if file.name in begun:
+            header = header_of(file, provenance, shape, listed.number, listed.digest(0) if count else "")
+            saved = saved_rows(begun[file.name], header, shape, count)
+        missing.append(MissingVideo(video.video_id, listed, np.flatnonzero(~saved)))
+    return missing
 
 
-def _what_is_missing(
-    cache: Cache, videos: Sequence[Video], frames: Sequence[FrameList]
-) -> list[tuple[Video, FrameList]]:
-    """The videos that the cache lacks, with their frames.
+def _unfinished(cache: Cache, videos: Sequence[Video], frames: Sequence[FrameList]) -> list[tuple[Video, FrameList]]:
+    """The videos without a file in the cache, with their frames.
 
     Raises CacheError with all files that are of another cache, or hold other frames (of another data
     set, or from before frames were added).
     """
-    missing, problems, skipped = [], [], 0
-    for video, found in zip(videos, frames, strict=True):
+    unfinished, problems, skipped = [], [], 0
+    for video, listed in zip(videos, frames, strict=True):
         try:
             if not cache.has(video.video_id):
-                missing.append((video, found))
-            elif problem := source_problem(cache, video.video_id, found, video.frames_dir):
+                unfinished.append((video, listed))
+            elif problem := source_problem(cache, video.video_id, listed, video.frames_dir):
                 problems.append(f"{problem} Remove the file to extract anew, or take another cache")
             else:
                 skipped += cache.entry(video.video_id).skipped_count
@@ -262,4 +276,4 @@ def _what_is_missing(
     raise_problems(problems, CacheError)
     if skipped:
         log.warning("%s: lacks %d frames of finished videos, which could not be decoded", cache.path, skipped)
-    return missing
+    return unfinished

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fercache import runtime
@@ -20,7 +21,7 @@ from fercache.data.shards import Shard
 from fercache.errors import ConfigError
 from fercache.files import nearest
 from fercache.models.backends import device_of
-from fercache.stages.extract.plan import Setup, prepare_extraction
+from fercache.stages.extract.plan import ExtractionSetup, prepare_extraction
 from fercache.stages.extract.run import Extraction, make_extractor, measure
 
 log = logging.getLogger(__name__)
@@ -39,34 +40,40 @@ def extract(
 ) -> Path:
     """Write the embeddings of all videos of `manifest`, or of a shard, that `cache` lacks; returns the cache's folder.
 
-    `weights`: a run folder, a weights file, imagenet or none. Any number of processes may work on one cache; one that
-    was stopped or killed is gone on with, inside a video too. Of several ranks each takes a shard of its own. A video
-    with a frame that cannot be decoded is left out (or the frame, with `bad_frames: skip`); the others are finished,
-    then DataError lists all of them. CacheError where the cache is another's or cannot be written.
+    `weights`: a run folder, a weights file, imagenet or none. Any number of processes may work on one cache. A run that
+    was stopped or killed resumes where it ended, even inside a video. Of several ranks each takes a shard of its own.
+    A video with a frame that cannot be decoded is left out (or the frame, with `bad_frames: skip`); the others are
+    finished, then DataError lists all of them. CacheError where the cache was made with different settings, or cannot
+    be written.
     """
     settings = settings or ExtractConfig()
+    prepare = partial(
+        prepare_extraction, manifest, weights, cache, settings, _shard_of_rank(shard), task, seed, threads
+    )
     with runtime.stop_signals() as stop, runtime.memory_errors(_memory_remedy(settings)):
-        given = (manifest, weights, cache, settings, _shard_of_rank(shard), task, seed, threads)
-        setup = prepare_extraction(*given)
+        setup = prepare()
         stop.check()
-        # The record is written once it is sure that this machine can compute what it says.
+        # The record is written once it is certain that this machine can compute what it says.
         extractor = make_extractor(setup)
         stop.check()
         if begin_record(cache, setup.record) != setup.record:
-            setup = prepare_extraction(*given)  # another process has begun the cache meanwhile
+            setup = prepare()  # another process has begun the cache meanwhile
             extractor = make_extractor(setup)
         remove_useless(cache)
-        if (needed := _bytes_needed(setup)) > (free := _bytes_free(cache)):
-            log.warning("%s: %.2f GB are needed, and %.2f GB free", cache, needed / 1e9, free / 1e9)
-        log.info(
-            "%s: %d of %d videos done, %d frames to extract",
-            *(cache, setup.videos - len(setup.jobs), setup.videos, setup.missing),
-        )
+        _log_work(cache, setup)
         extraction = Extraction(Cache(cache), setup, settings, extractor)
-        if setup.jobs:
+        if setup.missing:
             extraction.run(stop)
-    extraction.tell()
+    extraction.report()
     return cache
+
+
+def _log_work(cache: Path, setup: ExtractionSetup) -> None:
+    needed, free = _bytes_needed(setup), _bytes_free(cache)
+    if needed > free:
+        log.warning("%s: %.2f GB are needed, and %.2f GB free", cache, needed / 1e9, free / 1e9)
+    finished = setup.videos - len(setup.missing)
+    log.info("%s: %d of %d videos done, %d frames to extract", cache, finished, setup.videos, setup.missing_frames)
 
 
 def _memory_remedy(settings: ExtractConfig) -> str:
@@ -75,39 +82,39 @@ def _memory_remedy(settings: ExtractConfig) -> str:
 
 def _shard_of_rank(shard: Shard | None) -> Shard:
     """The `shard`, else all videos; of several ranks its own part, and ConfigError where there is a `shard`, too."""
-    here = runtime.ranks()
-    if shard is not None and here.count > 1:
-        raise ConfigError(f"--shard: found {shard}, but {here.count} ranks deal the videos out among themselves")
-    return shard or Shard(here.rank + 1, here.count)
+    ranks = runtime.ranks()
+    if shard is not None and ranks.count > 1:
+        raise ConfigError(f"--shard: found {shard}, but {ranks.count} ranks deal the videos out among themselves")
+    return shard or Shard(ranks.rank + 1, ranks.count)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExtractionPlan:
     """What an extraction would take."""
 
-    setup: Setup
+    setup: ExtractionSetup
     bytes_needed: int
     """On the disk of the cache, for what is missing."""
     bytes_free: int
     frames_per_s: float | None
-    """Measured on the first frames of the missing videos; None where none is, or none could be decoded."""
+    """Measured on the first frames of the missing videos; None where none is missing, or none could be decoded."""
     unreadable: tuple[str, ...]
-    """What is wrong with the frames, of those that were measured, that could not be decoded."""
+    """What is wrong with the frames of the measurement that could not be decoded."""
 
     def __str__(self) -> str:
         setup = self.setup
-        done, rate = setup.frames - setup.missing, self.frames_per_s
+        rate, device = self.frames_per_s, device_of(setup.backend).type
         needed, free = (f"{count / 1e9:.2f} GB" for count in (self.bytes_needed, self.bytes_free))
-        shape, device = setup.shape, device_of(setup.backend).type
+        shape = setup.shape
         lines = [
-            f"videos   {setup.videos}, of which {setup.videos - len(setup.jobs)} are done",
-            f"frames   {setup.frames}, of which {done} are done",
+            f"videos   {setup.videos}, of which {setup.videos - len(setup.missing)} are done",
+            f"frames   {setup.frames}, of which {setup.frames - setup.missing_frames} are done",
             f"disk     {needed} needed in {shape.dtype}, {free} free" + ("" if self.fits else ": TOO LITTLE"),
             f"compute  {setup.backend}, {setup.record.provenance.precision}, {setup.batch_size} frames a pass,"
             f" {setup.threads} threads, {device}",
         ]
         if rate:
-            lines.append(f"time     {_duration(setup.missing / rate)}, by {rate:.1f} frames/s measured here")
+            lines.append(f"time     {_duration(setup.missing_frames / rate)}, by {rate:.1f} frames/s measured here")
         return "\n".join([*lines, *(f"unreadable: {message}" for message in self.unreadable)])
 
     @property
@@ -126,21 +133,21 @@ def plan_extraction(
     task: str | None = None,
     seed: int = 0,
     threads: int | None = None,
-) -> Plan:
+) -> ExtractionPlan:
     """What `extract` would do with the same arguments, and how long it would take; nothing is written.
 
-    The first batches that are missing go through the network and are thrown away.
+    The first missing batches go through the network; their results are discarded.
     """
     settings = settings or ExtractConfig()
     setup = prepare_extraction(manifest, weights, cache, settings, shard or Shard(), task, seed, threads)
     with runtime.stop_signals() as stop, runtime.memory_errors(_memory_remedy(settings)):
-        rate, unreadable = measure(setup, settings, stop) if setup.missing else (None, [])
-    return Plan(setup, _bytes_needed(setup), _bytes_free(cache), rate, tuple(unreadable))
+        rate, unreadable = measure(setup, settings, stop) if setup.missing_frames else (None, [])
+    return ExtractionPlan(setup, _bytes_needed(setup), _bytes_free(cache), rate, tuple(unreadable))
 
 
-def _bytes_needed(setup: Setup) -> int:
+def _bytes_needed(setup: ExtractionSetup) -> int:
     """The files, and the longest video a second time: its rows lie in a journal until its file is whole."""
-    counts = [len(job.frames.path) for job in setup.jobs]
+    counts = [len(video.frames.path) for video in setup.missing]
     return setup.shape.row_bytes * (sum(counts) + max(counts, default=0)) + FILE_BYTES * len(counts)
 
 
