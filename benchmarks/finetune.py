@@ -24,13 +24,13 @@ import sys, time
 from pathlib import Path
 from fercache.config import load_config
 from fercache.stages.finetune import finetune
-from fercache.training.engine import Trainer
-ends, step = [], Trainer.step
+from fercache.training.engine import Learner
+ends, step = [], Learner.step
 def timed(self, *given):
     total = step(self, *given).cpu()
     ends.append(time.perf_counter())
     return total
-Trainer.step = timed
+Learner.step = timed
 config = load_config(str(Path(sys.argv[1]).with_name("empty.yaml")), "finetune", sys.argv[3:])
 finetune(Path(sys.argv[1]), Path(sys.argv[2]), config.finetune, threads=config.threads)
 print((len(ends) - {WARM_UP}) / (ends[-1] - ends[{WARM_UP} - 1]))

@@ -63,8 +63,8 @@ def rate(call, units, calls):
     return units * calls / (now() - start)
 def time_steps(warm_up, steps):
     '''Tell the rate of the training steps between two of them, without waiting for the device at each.'''
-    from fercache.training.engine import Trainer
-    ends, counts, step = [], [], Trainer.step
+    from fercache.training.engine import Learner
+    ends, counts, step = [], [], Learner.step
     def timed(self, *given):
         total = step(self, *given)
         counts.append(len(given[0].index))
@@ -74,7 +74,7 @@ def time_steps(warm_up, steps):
             tell(rate=sum(counts[warm_up:]) / (ends[1] - ends[0]))
             sys.exit()
         return total
-    Trainer.step = timed
+    Learner.step = timed
 def tell(**values):
     print(json.dumps({{**values, "peak_gb": round(peak(), 2)}}))
 """

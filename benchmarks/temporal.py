@@ -40,9 +40,9 @@ import sys, time
 from pathlib import Path
 from fercache.config import TrainTemporalConfig
 from fercache.stages.train_temporal import train_temporal
-from fercache.training.engine import Trainer
+from fercache.training.engine import Learner
 manifest, cache, out, batch, warm_up, steps = *sys.argv[1:4], *map(int, sys.argv[4:])
-ends, counts, step = [], [], Trainer.step
+ends, counts, step = [], [], Learner.step
 def timed(self, *given):
     total = step(self, *given).cpu()
     ends.append(time.perf_counter())
@@ -51,7 +51,7 @@ def timed(self, *given):
         print(sum(counts[warm_up:]) / (ends[-1] - ends[warm_up - 1]))
         sys.exit()
     return total
-Trainer.step = timed
+Learner.step = timed
 train_temporal(Path(manifest), Path(cache), Path(out), TrainTemporalConfig(head="gru", batch_size=batch))
 """
 
@@ -89,7 +89,7 @@ import sys, threading, time
 from pathlib import Path
 from fercache.config import TrainTemporalConfig
 from fercache.stages.train_temporal import train_temporal
-from fercache.training.engine import Trainer
+from fercache.training.engine import Learner
 manifest, cache, out, batch, steps = *sys.argv[1:4], *map(int, sys.argv[4:])
 status, most = Path("/proc/self/status"), [0]
 def look():
@@ -98,14 +98,14 @@ def look():
         most[0] = max(most[0], int(line.split()[1]))
         time.sleep(0.01)
 threading.Thread(target=look, daemon=True).start()
-taken, step = [], Trainer.step
+taken, step = [], Learner.step
 def counted(self, *given):
     taken.append(1)
     if len(taken) > steps:
         print(most[0] / 1024)
         sys.exit()
     return step(self, *given)
-Trainer.step = counted
+Learner.step = counted
 train_temporal(Path(manifest), Path(cache), Path(out), TrainTemporalConfig(head="gru", batch_size=batch, epochs=1000))
 """
 

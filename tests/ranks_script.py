@@ -20,8 +20,9 @@ from fercache.rundir import RunDir
 from fercache.scoring.metrics import epoch_scores
 from fercache.tasks import TASKS
 from fercache.training.engine import Batch
-from fercache.training.fit import Fit, fit
+from fercache.training.fit import fit
 from fercache.training.losses import make_criterion
+from fercache.training.start import TrainingJob
 from fercache.training.validation import validation_logits
 
 VALIDATED = 23
@@ -38,41 +39,47 @@ class Network(nn.Module):
         return self.layers(x)
 
 
-def plan(ranks, on_step=lambda epoch, step: None, norm=True):
+class Samples:
+    """41 samples in 6 steps, dealt among the ranks; `on_step` is called before each step."""
+
+    def __init__(self, ranks, on_step):
+        self.ranks, self.on_step = ranks, on_step
+        self.order = EpochBatches(41, 8, 1, ranks.rank, ranks.count)
+        self.steps = self.order.steps
+
+    def batches(self, epoch, first_step):
+        for step, part in enumerate(map(torch.tensor, self.order.start(epoch, first_step)), start=first_step):
+            self.on_step(epoch, step)
+            yield Batch(part, X[part], Y[part])
+
+    def names(self, index):
+        return list(map(str, index))
+
+    def validate(self, network, check):
+        share = share_of(41, self.ranks.rank, self.ranks.count)
+        batches = [Batch(torch.tensor(p), X[p], Y[p]) for p in in_order(share, 4)]
+        logits = validation_logits(network, batches, 41, "fp32", check, self.names)
+        return epoch_scores(TASKS["expr"], logits, Y.numpy())
+
+
+def run(out, ranks, on_step=lambda epoch, step: None, norm=True):
     torch.manual_seed(0)
     network = Network()
     if not norm:
         network.layers[2] = nn.Identity()
     settings = TrainingConfig(epochs=3, batch_size=8, lr=0.05, clip_norm=1.0, class_balance=0.9)
-    order = EpochBatches(41, 8, 1, ranks.rank, ranks.count)
-
-    def batches(epoch, start):
-        for step, part in enumerate(map(torch.tensor, order.start(epoch, start)), start=start):
-            on_step(epoch, step)
-            yield Batch(part, X[part], Y[part])
-
-    def validate(check):
-        own = share_of(41, ranks.rank, ranks.count)
-        parts = [Batch(torch.tensor(p), X[p], Y[p]) for p in in_order(own, 4)]
-        logits = validation_logits(network, parts, 41, "fp32", check, lambda places: list(map(str, places)))
-        return epoch_scores(TASKS["expr"], logits, Y.numpy())
-
     criterion = make_criterion(TASKS["expr"], settings, Y.numpy())
-    names = lambda index: list(map(str, index.tolist()))  # noqa: E731
-    return Fit(network, order.steps, batches, validate, names, criterion, settings, "fp32", 7, "test", {"task": "expr"})
-
-
-def go(chosen, out, ranks):
     with runtime.stop_signals() as stop:
-        fit(chosen, RunDir(out), ranks, stop)
+        job = TrainingJob(RunDir(out), settings, seed=7, threads=1, precision="fp32", ranks=ranks, stop=stop)
+        fit(job, network, criterion, Samples(ranks, on_step), kind="test", header={"task": "expr"})
 
 
 def train(out, ranks):
-    go(plan(ranks), out, ranks)
+    run(out, ranks)
 
 
 def train_without_norm(out, ranks):
-    go(plan(ranks, norm=False), out, ranks)
+    run(out, ranks, norm=False)
 
 
 def stop_one(out, ranks):
@@ -82,7 +89,7 @@ def stop_one(out, ranks):
         if (epoch, step) == (1, 2) and ranks.rank == ranks.count - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    go(plan(ranks, on_step), out, ranks)
+    run(out, ranks, on_step)
 
 
 def fail_one(out, ranks):
@@ -90,7 +97,7 @@ def fail_one(out, ranks):
         if (epoch, step) == (0, 3) and ranks.rank == 1:
             raise RunError("the second rank's disk is full")
 
-    go(plan(ranks, on_step), out, ranks)
+    run(out, ranks, on_step)
 
 
 def score(out, ranks):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_pixels, write_video
-from ranks_script import X, Y
-from ranks_script import plan as small_plan
+from ranks_script import Network, Samples, X, Y
 from torch import nn
 
 from fercache import runtime
 from fercache.cache.predictions import read_predictions
 from fercache.cache.reader import Cache
-from fercache.config import ExtractConfig, FinetuneConfig, PredictConfig, TrainTemporalConfig
+from fercache.config import ExtractConfig, FinetuneConfig, PredictConfig, TrainingConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.datasets import in_order
 from fercache.data.loader import FrameLoader
@@ -39,9 +39,10 @@ from fercache.stages.finetune import finetune
 from fercache.stages.predict import predict
 from fercache.stages.train_temporal import train_temporal
 from fercache.tasks import TASKS
-from fercache.training.engine import Batch, Trainer
+from fercache.training.engine import Batch, Learner
 from fercache.training.fit import fit
-from fercache.training.losses import CrossEntropy
+from fercache.training.losses import CrossEntropy, make_criterion
+from fercache.training.start import TrainingJob
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 EMBEDDING_ERROR = {"fp32": 1e-5, "fp16": 1e-3, "bf16": 1e-2}
@@ -243,10 +244,10 @@ def test_a_recurrent_layer_computes_in_fp16_only_where_it_is_asked_to(monkeypatc
     assert seen[0] in (torch.bfloat16, torch.float32)
 
 
-def trainer(device: torch.device, network: nn.Module, scale: float, clip_norm: float | None = None) -> Trainer:
+def learner(device: torch.device, network: nn.Module, scale: float, clip_norm: float | None = None) -> Learner:
     network = network.to(device)
     groups = [{"params": list(network.parameters()), "lr_scale": 1.0}]
-    return Trainer(
+    return Learner(
         network,
         CrossEntropy(),
         torch.optim.SGD(groups, 1.0),
@@ -264,7 +265,7 @@ def linear() -> nn.Module:
 
 @pytest.mark.parametrize("device", [GPU, CPU])
 def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_halved(monkeypatch, device):
-    made = trainer(use(device, monkeypatch), linear(), 2.0**40)
+    made = learner(use(device, monkeypatch), linear(), 2.0**40)
     before = {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
     inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     batch = Batch(torch.arange(6), inputs.to(runtime.device()), torch.tensor([0, 1, 2] * 2))
@@ -276,7 +277,7 @@ def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_halved(monkeyp
 @pytest.mark.parametrize("device", [GPU, CPU])
 def test_the_gradient_is_clipped_behind_the_scaling(monkeypatch, device):
     """So the longest step is the learning rate times the length asked for, whatever the scale is."""
-    made = trainer(use(device, monkeypatch), linear(), 2.0**8, clip_norm=0.01)
+    made = learner(use(device, monkeypatch), linear(), 2.0**8, clip_norm=0.01)
     before = torch.cat([parameter.detach().clone().flatten() for parameter in made.network.parameters()])
     inputs = 5 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     made.step(Batch(torch.arange(6), inputs.to(runtime.device()), torch.tensor([0, 1, 2] * 2)), 0.5, 6.0)
@@ -289,33 +290,39 @@ def test_a_stopped_training_in_fp16_goes_on_with_its_scaler(tmp_path, monkeypatc
     """Its first steps overflow; a scaler that began anew would skip steps again."""
     where = use(device, monkeypatch)
 
-    def plan(stop_at: int | None, flag: runtime.StopFlag):
-        made = small_plan(runtime.Ranks(), norm=False)
+    class Large(Samples):
+        """Inputs whose loss overflows in fp16; a signal arrives before step `stop_at` of the second epoch."""
 
-        def batches(epoch, start):
-            for step in range(start, made.steps):
-                if stop_at is not None and (epoch, step) == (1, stop_at):
-                    flag.signal = "SIGTERM"
-                part = torch.arange(41)[step :: made.steps]
-                yield Batch(part, 1e4 * X[part].to(where), Y[part])
+        def __init__(self, flag: runtime.StopFlag, stop_at: int | None) -> None:
+            super().__init__(runtime.Ranks(), lambda epoch, step: None)
+            self.flag, self.stop_at = flag, stop_at
 
-        settings = replace(made.settings, lr=1e-6, clip_norm=None)
-        changes = {
-            "batches": batches,
-            "precision": "fp16",
-            "settings": settings,
-            "validate": lambda _check: {"score": 0.0},
-        }
-        return replace(made, network=made.network.to(where), **changes)
+        def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+            for step in range(first_step, self.steps):
+                if (epoch, step) == (1, self.stop_at):
+                    self.flag.signal = "SIGTERM"
+                index = torch.arange(41)[step :: self.steps]
+                yield Batch(index, 1e4 * X[index].to(where), Y[index])
 
-    flag = runtime.StopFlag()
+        def validate(self, network: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+            return {"score": 0.0}
+
+    def train(name: str, stop_at: int | None = None) -> None:
+        torch.manual_seed(0)
+        network, flag = Network(), runtime.StopFlag()
+        network.layers[2] = nn.Identity()
+        settings = TrainingConfig(epochs=3, batch_size=8, lr=1e-6, class_balance=0.9)
+        criterion = make_criterion(TASKS["expr"], settings, Y.numpy())
+        job = TrainingJob(RunDir(tmp_path / name), settings, 7, 1, "fp16", runtime.Ranks(), flag)
+        data = Large(flag, stop_at)
+        fit(job, network.to(where), criterion, data, kind="test", header={"task": "expr"})
+
     with pytest.raises(Stopped):
-        fit(plan(2, flag), RunDir(tmp_path / "stopped"), runtime.Ranks(), flag)
+        train("stopped", stop_at=2)
     stopped = load_checkpoint(tmp_path / "stopped" / "last.pt")
     assert stopped["place"]["step"] == 2 and 0 < stopped["scaler"]["scale"] < 65536
-    for name in ("stopped", "whole"):
-        flag = runtime.StopFlag()
-        fit(plan(None, flag), RunDir(tmp_path / name), runtime.Ranks(), flag)
+    train("stopped")
+    train("whole")
     scalers = [load_checkpoint(tmp_path / name / "last.pt")["scaler"] for name in ("stopped", "whole")]
     assert scalers[0] == scalers[1]
     same_network(tmp_path / "stopped", tmp_path / "whole", 1e-6)

@@ -5,15 +5,15 @@ Legend: N labelled frames of a split, B batch, C classes.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 from fercache import runtime
 from fercache.config import FinetuneConfig
@@ -29,10 +29,10 @@ from fercache.models.weights import NONE, FrameWeights, load_weights
 from fercache.scoring.metrics import epoch_scores
 from fercache.tasks import Task
 from fercache.training.augment import crop, epoch_boxes
-from fercache.training.engine import Batch
-from fercache.training.fit import Fit, Scores, fit, measure
+from fercache.training.engine import Batch, make_learner
+from fercache.training.fit import fit, measure
 from fercache.training.losses import Criterion, make_criterion
-from fercache.training.start import Job, training_job
+from fercache.training.start import TrainingJob, training_job
 from fercache.training.validation import validation_logits
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 VALIDATION_BATCH = 64
 """Frames a pass in validation, always that many: a frame's score then depends on no other setting."""
 MEASURED_STEPS = 4
-"""By which a plan says how long it would take."""
+"""From which a plan estimates the time."""
 
 
 def finetune(
@@ -54,14 +54,36 @@ def finetune(
 ) -> Path:
     """Fine-tune the frame network on the training split of `manifest`; returns the run folder `out`.
 
-    A run that was stopped goes on; a finished one is left as it is. Under torchrun all ranks train
-    one network, and the first writes. Raises DataError for what is wrong with manifest, labels or
-    frames, WeightsError for the weights, ConfigError for settings that do not fit them, RunError
-    where `out` holds something else.
+    An interrupted run resumes; a finished one is left as it is. Under torchrun all ranks train one network, and the
+    first one writes. Raises DataError for what is wrong with manifest, labels or frames, WeightsError for the weights,
+    ConfigError for settings that do not fit them, RunError where `out` contains something else.
     """
     settings = settings or FinetuneConfig()
     with training_job(out, settings, seed, threads, _memory_remedy(settings)) as job:
-        _finetune(manifest, settings, task, job)
+        inputs = _read_inputs(manifest, settings, task, job)
+        weights, record = inputs.weights, inputs.weights.preprocessing
+        values = {
+            "arch": weights.architecture.family,
+            "architecture": weights.architecture.name,
+            "image_size": record.image_size,
+            "weights_digest": weights.backbone_digest,
+        }
+        if not job.begin("finetune", manifest, inputs.manifest, values):
+            return out
+        log.info(
+            "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
+            *(weights.architecture.name, runtime.device(), job.precision, job.threads, record.image_size),
+            *(inputs.data.steps, settings.batch_size, job.ranks.count),
+        )
+        task_record = inputs.manifest.task
+        header = {
+            "architecture": weights.architecture.name,
+            "task": task_record.name,
+            "preprocessing": record.as_plain(),
+            "train_prior": class_shares(inputs.data.frames["train"].labels.numpy(), task_record).tolist(),
+        }
+        with runtime.tuned_convolutions():
+            fit(job, inputs.network(), inputs.criterion, inputs.data, kind=FRAME, header=header)
     return out
 
 
@@ -76,9 +98,11 @@ def measure_finetune(
     """Frames a second that `finetune` would learn from in one process here, over a few steps; nothing is written."""
     remedy = _memory_remedy(settings)
     with tempfile.TemporaryDirectory() as nowhere, training_job(Path(nowhere), settings, seed, threads, remedy) as job:
-        prepared = _prepare(manifest, settings, task, job)
+        inputs = _read_inputs(manifest, settings, task, job)
+        learner = make_learner(inputs.network(), inputs.criterion, settings, job.precision)
+        batches = itertools.chain(inputs.data.batches(0), inputs.data.batches(1))
         with runtime.tuned_convolutions():
-            return measure(prepared.fit(), MEASURED_STEPS)
+            return measure(learner, batches, settings.lr, MEASURED_STEPS)
 
 
 def _memory_remedy(settings: FinetuneConfig) -> str:
@@ -86,69 +110,30 @@ def _memory_remedy(settings: FinetuneConfig) -> str:
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A fine-tuning with everything that was given checked."""
+class _Inputs:
+    """What a fine-tuning starts from, checked."""
 
-    data: Manifest
-    frames: dict[str, LabelledFrames]
+    manifest: Manifest
     weights: FrameWeights
     criterion: Criterion
-    loaders: _Loaders
-    settings: FinetuneConfig
-    job: Job
+    data: FrameTrainingData
 
-    def fit(self) -> Fit:
-        """The training."""
-        network = self.weights.network(len(self.data.task.classes))
-        network = network.to(runtime.device(), memory_format=torch.channels_last)
-        loaders, task, job = self.loaders, self.data.task, self.job
-        return Fit(
-            network=network,
-            steps=loaders.steps,
-            batches=loaders.training,
-            validate=lambda check: _validate(network, loaders, task, job.precision, check),
-            describe=lambda index: self.frames["train"].names(index.tolist()),
-            criterion=self.criterion,
-            settings=self.settings,
-            precision=job.precision,
-            seed=job.seed,
-            kind=FRAME,
-            header=_header(task, self.weights, self.frames["train"].labels.numpy()),
-        )
+    def network(self) -> FrameNetwork:
+        """The network that training starts from, on the device."""
+        network = self.weights.network(len(self.manifest.task.classes))
+        return network.to(runtime.device(), memory_format=torch.channels_last)
 
 
-def _prepare(manifest: Path, settings: FinetuneConfig, task: str | None, job: Job) -> _Prepared:
-    data = read_manifest(manifest, task, frames=True)
-    frames = labelled_frames(data, settings.every_nth_frame)
-    weights = _starting_weights(settings, data.task, job.seed)
-    criterion = make_criterion(data.task, settings, frames["train"].labels.numpy())
-    loaders = _Loaders(frames, settings, weights.preprocessing, job)
-    return _Prepared(data, frames, weights, criterion, loaders, settings, job)
-
-
-def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: Job) -> None:
-    prepared = _prepare(manifest, settings, task, job)
-    weights = prepared.weights
-    values = {
-        "arch": weights.architecture.family,
-        "architecture": weights.architecture.name,
-        "image_size": weights.preprocessing.image_size,
-        "weights_digest": weights.backbone_digest,
-    }
-    if not job.begin("finetune", manifest, prepared.data, values):
-        return
-    plan = prepared.fit()
-    log.info(
-        "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
-        *(weights.architecture.name, runtime.device(), job.precision, job.threads, weights.preprocessing.image_size),
-        *(plan.steps, settings.batch_size, job.ranks.count),
-    )
-    with runtime.tuned_convolutions():
-        fit(plan, job.run, job.ranks, job.stop)
+def _read_inputs(manifest: Path, settings: FinetuneConfig, task: str | None, job: TrainingJob) -> _Inputs:
+    read = read_manifest(manifest, task, frames=True)
+    frames = labelled_frames(read, settings.every_nth_frame)
+    weights = _starting_weights(settings, read.task, job.seed)
+    criterion = make_criterion(read.task, settings, frames["train"].labels.numpy())
+    return _Inputs(read, weights, criterion, FrameTrainingData(frames, read.task, settings, weights.preprocessing, job))
 
 
 def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameWeights:
-    """What training starts from, with the classifier's first values chosen by the seed."""
+    """The weights that training starts from; the seed decides the classifier's first values."""
     runtime.seed_everything(seed)
     weights = load_weights(
         settings.weights,
@@ -166,72 +151,61 @@ def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameW
     return weights
 
 
-def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, Any]:
-    """What the checkpoint says beside its tensors."""
-    return {
-        "architecture": weights.architecture.name,
-        "task": task.name,
-        "preprocessing": weights.preprocessing.as_plain(),
-        "train_prior": class_shares(labels, task).tolist(),
-    }
-
-
-class _Loaders:
-    """The batches of both splits that this rank works on."""
+class FrameTrainingData:
+    """Labelled frames as the batches of this rank: augmented for training, as they are for validation."""
 
     def __init__(
         self,
         frames: dict[str, LabelledFrames],
+        task: Task,
         settings: FinetuneConfig,
         record: Preprocessing,
-        job: Job,
+        job: TrainingJob,
     ) -> None:
-        self.frames, self.settings, self.record, self.seed = frames, settings, record, job.seed
+        self.frames, self.task, self.settings, self.record, self.job = frames, task, settings, record, job
         self.device = runtime.device()
-        count = len(frames["train"].paths)
-        if settings.batch_size > count:
-            raise ConfigError(f"batch_size: found {settings.batch_size}, but there are {count} training frames")
-        self.order = job.order(count)
+        training, validation = frames["train"].paths, frames["validation"].paths
+        if settings.batch_size > len(training):
+            raise ConfigError(f"batch_size: found {settings.batch_size}, but there are {len(training)} training frames")
+        self.order = job.order(len(training))
         self.steps = self.order.steps
-        own = job.share(len(frames["validation"].paths), VALIDATION_BATCH)
         workers, pin = runtime.decoding_workers(settings.workers), self.device.type == "cuda"
         self.loaders = {
-            "train": FrameLoader(frames["train"].paths, self.order, workers, pin=pin),
-            "validation": FrameLoader(frames["validation"].paths, own, workers, pin=pin),
+            "train": FrameLoader(training, self.order, workers, pin=pin),
+            "validation": FrameLoader(validation, job.share(len(validation), VALIDATION_BATCH), workers, pin=pin),
         }
 
-    def training(self, epoch: int, step: int) -> Iterator[Batch]:
-        """Augmented batches in the epoch's order; crops depend on seed, epoch and frame alone."""
-        self.order.start(epoch, step)
-        boxes = epoch_boxes(self.order.samples, self.settings.crop_scale, self.settings.flip, self.seed, epoch)
-        for batch in self._batches("train", f"epoch {epoch + 1}"):
-            own = runtime.to_device(boxes[batch.index], self.device)
-            cropped = crop(batch.to(self.device), own, self.record.image_size)
-            yield self._batch("train", batch, normalise(cropped, self.record))
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Cropped and mirrored frames in the epoch's order; the crops depend on seed, epoch and frame alone."""
+        self.order.start(epoch, first_step)
+        boxes = epoch_boxes(self.order.samples, self.settings.crop_scale, self.settings.flip, self.job.seed, epoch)
+        for decoded in self._decoded("train", f"epoch {epoch + 1}"):
+            batch_boxes = runtime.to_device(boxes[decoded.index], self.device)
+            cropped = crop(decoded.to(self.device), batch_boxes, self.record.image_size)
+            yield self._batch("train", decoded, normalise(cropped, self.record))
 
-    def validation(self) -> Iterator[Batch]:
-        """The share of the validation frames, in order."""
-        for batch in self._batches("validation", "validation"):
-            yield self._batch(
-                "validation", batch, filled(prepare(batch.to(self.device), self.record), VALIDATION_BATCH)
-            )
+    def names(self, index: Sequence[int]) -> list[str]:
+        """The files of training frames."""
+        return self.frames["train"].names(index)
 
-    def _batches(self, split: str, what: str) -> Iterator[FrameBatch]:
+    def validate(self, network: nn.Module, check: Callable[[], None]) -> dict[str, float]:
+        """The scores on the validation frames, whole and in order."""
+        frames = self.frames["validation"]
+        batches = (
+            self._batch("validation", decoded, filled(prepare(decoded.to(self.device), self.record), VALIDATION_BATCH))
+            for decoded in self._decoded("validation", "validation")
+        )
+        labels = frames.labels.numpy()
+        logits = validation_logits(network, batches, len(labels), self.job.precision, check, frames.names)
+        return epoch_scores(self.task, logits, labels)
+
+    def _decoded(self, split: str, title: str) -> Iterator[FrameBatch]:
         loader = self.loaders[split]
-        for batch in runtime.progress(loader, what, len(loader)):
+        for batch in runtime.progress(loader, title, len(loader)):
             if batch.failures:
                 raise_bad_frames([part.paths for part in self.frames.values()], self.settings.workers)
             yield batch
 
-    def _batch(self, split: str, batch: FrameBatch, pixels: torch.Tensor) -> Batch:
+    def _batch(self, split: str, decoded: FrameBatch, pixels: torch.Tensor) -> Batch:
         inputs = pixels.contiguous(memory_format=torch.channels_last)
-        return Batch(batch.index, inputs, self.frames[split].labels[batch.index])
-
-
-def _validate(
-    network: FrameNetwork, loaders: _Loaders, task: Task, precision: str, check: Callable[[], None]
-) -> Scores:
-    frames = loaders.frames["validation"]
-    labels = frames.labels.numpy()
-    logits = validation_logits(network, loaders.validation(), len(labels), precision, check, frames.names)
-    return epoch_scores(task, logits, labels)
+        return Batch(decoded.index, inputs, self.frames[split].labels[decoded.index])

@@ -5,16 +5,19 @@ Legend: B samples of a batch, ... further axes, C classes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fercache import runtime
+from fercache.config import TrainingConfig
 from fercache.training.losses import Criterion
 
 
@@ -22,20 +25,19 @@ class Batch(NamedTuple):
     """Some samples."""
 
     index: torch.Tensor
-    """int64 (B,): their places in the set."""
+    """int64 (B,): their numbers in the set."""
     inputs: Any
     """What the network takes: (B, ...) on its device (rows after the B-th only fill up), or named ones of such."""
     labels: torch.Tensor
     """(B, ...), on the processor."""
 
 
-Batches = Iterable[Batch]
 Autocast = Callable[[], AbstractContextManager]
 
 
 @dataclass(frozen=True)
-class Trainer:
-    """What a step is made of."""
+class Learner:
+    """A network and all that a step of training takes."""
 
     network: nn.Module
     criterion: Criterion
@@ -70,6 +72,56 @@ class Trainer:
         return total.detach()
 
 
+def make_learner(
+    network: nn.Module,
+    criterion: Criterion,
+    settings: TrainingConfig,
+    precision: str,
+    lr_scale: Callable[[str], float] = lambda _name: 1.0,
+) -> Learner | None:
+    """A network with its optimizer, in one process; None where the network has nothing to train.
+
+    `lr_scale` maps a parameter's name to its share of the learning rate.
+    """
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            by_scale.setdefault(lr_scale(name), []).append(parameter)
+    if not by_scale:
+        return None
+    groups = [{"params": parameters, "lr_scale": scale} for scale, parameters in by_scale.items()]
+    decay = settings.weight_decay
+    if settings.optimizer == "adamw":
+        betas = (settings.momentum, 0.999)
+        optimizer = torch.optim.AdamW(groups, settings.lr, betas=betas, weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, weight_decay=decay)
+    return Learner(
+        network,
+        criterion,
+        optimizer,
+        autocast=lambda: runtime.autocast(precision),
+        scaler=torch.amp.GradScaler(runtime.device().type, enabled=precision == "fp16"),
+        clip_norm=settings.clip_norm,
+        ranks=1,
+    )
+
+
+def over_ranks(learner: Learner, ranks: int) -> Learner:
+    """The same with gradients averaged over the ranks; each keeps its own batch-norm statistics within an epoch."""
+    device = runtime.device()
+    # The setting's name changed in torch, and the old one warns.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers_setting = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    network = DistributedDataParallel(
+        learner.network,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        **{buffers_setting: False},
+    )
+    return replace(learner, network=network, ranks=ranks)
+
+
 class NotFiniteError(Exception):
     """A loss that is not finite: `step` from 1, and the `index` of its batch."""
 
@@ -83,20 +135,20 @@ class LossSum:
     """The losses of an epoch, added up without waiting for the device at every step."""
 
     every: int
-    """Steps between looks at the values; what is not finite is found that late, and named right."""
+    """Steps between looks at the values. A loss that is not finite is noticed that late, but its own step is named."""
     total: float = 0.0
     weight: float = 0.0
     _waiting: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def add(self, step: int, index: torch.Tensor, total: torch.Tensor, weight: float) -> None:
-        """Note the summed loss of a batch."""
+        """Add the summed loss of a batch."""
         self.weight += weight
         self._waiting.append((step, index, total))
         if len(self._waiting) >= self.every:
             self.settle()
 
     def settle(self) -> None:
-        """Add what is waiting; NotFiniteError at the first loss that is not finite."""
+        """Look at the values that wait; NotFiniteError at the first loss that is not finite."""
         if not self._waiting:
             return
         values = torch.stack([total for _, _, total in self._waiting]).double().cpu().tolist()
@@ -108,7 +160,7 @@ class LossSum:
 
 
 @torch.inference_mode()
-def infer(network: nn.Module, batches: Batches, autocast: Autocast, check: Callable[[], None]) -> np.ndarray:
+def infer(network: nn.Module, batches: Iterable[Batch], autocast: Autocast, check: Callable[[], None]) -> np.ndarray:
     """The logits of all batches in their order, float32 (N, ..., C). `check` is called before each and may raise."""
     network.eval()
     logits = []

@@ -1,4 +1,4 @@
-"""What several stages do in the same way."""
+"""The start of every training: signals, ranks, threads, precision and the run folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fercache import runtime
 from fercache.config import TrainingConfig, as_plain
 from fercache.data.datasets import EpochBatches, in_order, share_of
 from fercache.data.manifest import Manifest
-from fercache.errors import ConfigError
+from fercache.errors import ConfigError, Stopped
 from fercache.files import sha256_of
 from fercache.rundir import RunDir
 
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training that is to write a run folder."""
+class TrainingJob:
+    """A training that writes a run folder, in this process or in several."""
 
     run: RunDir
     settings: TrainingConfig
@@ -43,8 +43,8 @@ class Job:
     ) -> bool:
         """Write the run's resolved values, the settings with `values` over them; False where the run is finished.
 
-        Before anything is written to a run that is not finished, `check` looks at what costs time to look at, with
-        what it is to call in between. RunError where the folder holds another run.
+        `check` is for checks that take time: it is called before anything is written to a run that is not finished,
+        with a function to call in between. RunError where the folder contains a different run.
         """
         resolved = {
             "stage": stage,
@@ -80,12 +80,24 @@ class Job:
         """The part of the validation that is this rank's, in batches."""
         return in_order(share_of(samples, self.ranks.rank, self.ranks.count), batch_size)
 
+    def check_stop(self) -> None:
+        """Raise Stopped on all ranks when a signal came to any. All ranks must call it."""
+        if self.ranks.sums([self.stop.signal is not None])[0]:
+            raise self.stopped()
+
+    def stopped(self) -> Stopped:
+        """The stop by the signal that came to any rank; TERM or INT outweighs USR1. All ranks must call it."""
+        names = {name for name in self.ranks.each(self.stop.signal) if name}
+        return Stopped(min(names, key=lambda name: name == "SIGUSR1"))
+
 
 @contextmanager
-def training_job(out: Path, settings: TrainingConfig, seed: int, threads: int | None, remedy: str) -> Iterator[Job]:
-    """The start of every training: signals, ranks, threads, precision. Nothing is written yet.
+def training_job(
+    out: Path, settings: TrainingConfig, seed: int, threads: int | None, remedy: str
+) -> Iterator[TrainingJob]:
+    """Everything that a training needs around it, for the block. Nothing is written yet.
 
-    `remedy` is what to change where memory runs out.
+    `remedy` says what to change where memory runs out.
     """
     runtime.keep_freed_memory(False)  # which an extraction in this process asked for
     with runtime.stop_signals() as stop, runtime.process_group() as ranks, runtime.memory_errors(remedy):
@@ -94,4 +106,4 @@ def training_job(out: Path, settings: TrainingConfig, seed: int, threads: int | 
         precision = runtime.resolve_precision(settings.precision, run.recorded().get("precision"))
         if settings.compile:
             runtime.require_compiler()
-        yield Job(run, settings, seed, threads, precision, ranks, stop)
+        yield TrainingJob(run, settings, seed, threads, precision, ranks, stop)

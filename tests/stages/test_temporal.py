@@ -330,10 +330,10 @@ def test_checkpointing_is_a_matter_of_memory_alone(project, trained, tmp_path):
 
 
 def test_an_end_to_end_run_that_is_stopped_gives_the_bits_of_an_undisturbed_one(project, tmp_path, monkeypatch):
-    from fercache.training.engine import Trainer
+    from fercache.training.engine import Learner
 
     whole = project.end_to_end(tmp_path / "whole", cnn_lr=0.01)
-    step, taken = Trainer.step, []
+    step, taken = Learner.step, []
 
     def then_stop(self, *given):
         taken.append(1)
@@ -341,7 +341,7 @@ def test_an_end_to_end_run_that_is_stopped_gives_the_bits_of_an_undisturbed_one(
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *given)
 
-    monkeypatch.setattr(Trainer, "step", then_stop)
+    monkeypatch.setattr(Learner, "step", then_stop)
     with pytest.raises(Stopped):
         project.end_to_end(tmp_path / "parts", cnn_lr=0.01)
     monkeypatch.undo()
@@ -356,8 +356,8 @@ def test_an_error_that_nobody_catches_ends_the_process(project, tmp_path):
 from pathlib import Path
 from fercache.config import TrainTemporalConfig
 from fercache.stages.train_temporal import train_temporal
-from fercache.training.engine import Trainer
-Trainer.step = lambda *given: 1 / 0
+from fercache.training.engine import Learner
+Learner.step = lambda *given: 1 / 0
 settings = TrainTemporalConfig(head="gru", end_to_end=True, weights={str(project.cnn)!r}, workers=1, precision="fp32")
 train_temporal(Path({str(project.manifest)!r}), None, Path({str(tmp_path / "run")!r}), settings)
 """

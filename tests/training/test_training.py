@@ -5,7 +5,6 @@ import math
 import os
 import signal
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,9 +20,10 @@ from fercache.runtime import Ranks, stop_signals
 from fercache.tasks import TASKS
 from fercache.training.augment import crop, random_boxes
 from fercache.training.engine import Batch, LossSum, NotFiniteError, infer
-from fercache.training.fit import Fit, fit
+from fercache.training.fit import fit
 from fercache.training.losses import class_balanced_weights, make_criterion, positive_weights
 from fercache.training.schedule import learning_rate
+from fercache.training.start import TrainingJob
 
 PLAIN = TrainingConfig()
 
@@ -167,31 +167,39 @@ X = torch.randn(41, 5, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long()
 
 
-def plan(epochs=4, lr=0.1, on_step=lambda epoch, step: None, on_check=lambda: None, **settings):
+class Samples:
     """41 samples in 6 steps; `on_step` and `on_check` are called before each step and validation batch."""
-    torch.manual_seed(0)
-    network, order = Noisy(), EpochBatches(41, 8, 1)
 
-    def batches(epoch, start):
-        for step, part in enumerate(map(torch.tensor, order.start(epoch, start)), start=start):
-            on_step(epoch, step)
+    def __init__(self, on_step, on_check):
+        self.order, self.on_step, self.on_check = EpochBatches(41, 8, 1), on_step, on_check
+        self.steps = self.order.steps
+
+    def batches(self, epoch, first_step):
+        for step, part in enumerate(map(torch.tensor, self.order.start(epoch, first_step)), start=first_step):
+            self.on_step(epoch, step)
             yield Batch(part, X[part], Y[part])
 
-    def validate(check):
-        on_check()
+    def names(self, index):
+        return [f"sample {number}" for number in index]
+
+    def validate(self, network, check):
+        self.on_check()
         logits = infer(network, [Batch(torch.arange(41), X, Y)], nullcontext, check)
         return {"score": float((logits.argmax(1) == Y.numpy()).mean())}
 
+
+def noisy():
+    torch.manual_seed(0)
+    return Noisy()
+
+
+def train(run, network=None, on_step=lambda epoch, step: None, on_check=lambda: None, epochs=4, lr=0.1, **settings):
     chosen = TrainingConfig(epochs=epochs, lr=lr, batch_size=8, **{"milestones": (2,), **settings})
     criterion = make_criterion(TASKS["expr"], chosen, Y.numpy())
-    names = lambda index: [f"sample {place}" for place in index.tolist()]  # noqa: E731
-    header = {"task": "expr"}
-    return Fit(network, order.steps, batches, validate, names, criterion, chosen, "fp32", 7, "test", header)
-
-
-def train(chosen, run):
+    network, data = network or noisy(), Samples(on_step, on_check)
     with stop_signals() as stop:
-        fit(chosen, run, Ranks(), stop)
+        job = TrainingJob(run, chosen, seed=7, threads=1, precision="fp32", ranks=Ranks(), stop=stop)
+        fit(job, network, criterion, data, kind="test", header={"task": "expr"})
 
 
 def weights(run):
@@ -204,7 +212,7 @@ def metrics(run):
 
 def test_training_learns_and_leaves_a_whole_run(tmp_path):
     run = RunDir(tmp_path)
-    train(plan(), run)
+    train(run)
     lines = metrics(run)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["lr"] for line in lines] == pytest.approx([0.1, 0.1, 0.01, 0.01])
@@ -245,7 +253,7 @@ def assert_same_run(run, whole):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = RunDir(tmp_path_factory.mktemp("whole"))
-    train(plan(schedule="cosine", warmup=1.5, clip_norm=0.5), run)
+    train(run, schedule="cosine", warmup=1.5, clip_norm=0.5)
     return run
 
 
@@ -257,30 +265,29 @@ def test_a_stopped_run_gives_the_bits_of_an_undisturbed_one(tmp_path, whole, pla
     run = RunDir(tmp_path)
     for epoch, step in places:
         with pytest.raises(Stopped, match="SIGUSR1"):
-            train(plan(on_step=stop_at(epoch, step), **RECIPE), run)
+            train(run, on_step=stop_at(epoch, step), **RECIPE)
         assert run.epochs_done() == epoch
         # The signal comes while a step's batch is prepared: it is saved before that step.
         assert load_checkpoint(run.last)["place"]["step"] == step
-    train(plan(**RECIPE), run)
+    train(run, **RECIPE)
     assert_same_run(run, whole)
 
 
 def test_adamw_goes_on_with_its_moments(tmp_path):
     recipe = {"optimizer": "adamw", "lr": 1e-3, "momentum": 0.8}
     undisturbed, run = RunDir(tmp_path / "undisturbed"), RunDir(tmp_path / "run")
-    train(plan(**recipe), undisturbed)
+    train(undisturbed, **recipe)
     with pytest.raises(Stopped, match="SIGUSR1"):
-        train(plan(on_step=stop_at(1, 3), **recipe), run)
-    train(plan(**recipe), run)
+        train(run, on_step=stop_at(1, 3), **recipe)
+    train(run, **recipe)
     assert_same_run(run, undisturbed)
 
 
 def test_the_first_step_of_adamw_is_the_rate_whatever_the_gradient(tmp_path):
-    chosen = plan(on_step=stop_at(0, 1), lr=1e-3, optimizer="adamw", weight_decay=0.5)
-    before = chosen.network.layers[3].bias.detach().clone()
-    run = RunDir(tmp_path)
+    network, run = noisy(), RunDir(tmp_path)
+    before = network.layers[3].bias.detach().clone()
     with pytest.raises(Stopped):
-        train(chosen, run)
+        train(run, network, on_step=stop_at(0, 1), lr=1e-3, optimizer="adamw", weight_decay=0.5)
     step = weights(run)["layers.3.bias"] - before * (1 - 1e-3 * 0.5)
     torch.testing.assert_close(step.abs(), torch.full((7,), 1e-3), rtol=1e-3, atol=0)
 
@@ -288,9 +295,9 @@ def test_the_first_step_of_adamw_is_the_rate_whatever_the_gradient(tmp_path):
 def test_a_run_stopped_in_validation_does_not_train_that_epoch_again(tmp_path, whole):
     run, stepped = RunDir(tmp_path), []
     with pytest.raises(Stopped):
-        train(plan(on_check=lambda: os.kill(os.getpid(), signal.SIGTERM), **RECIPE), run)
+        train(run, on_check=lambda: os.kill(os.getpid(), signal.SIGTERM), **RECIPE)
     assert not run.best.exists() and load_checkpoint(run.last)["place"]["step"] == 6
-    train(plan(on_step=lambda *place: stepped.append(place), **RECIPE), run)
+    train(run, on_step=lambda *place: stepped.append(place), **RECIPE)
     assert stepped[0] == (1, 0)
     assert_same_run(run, whole)
 
@@ -299,21 +306,21 @@ def test_a_run_stopped_in_validation_does_not_train_that_epoch_again(tmp_path, w
 def test_a_killed_run_goes_on_from_the_last_save(tmp_path, whole, minutes, kept):
     run, stepped = RunDir(tmp_path), []
     with pytest.raises(Killed):
-        train(plan(on_step=kill_at(0, 3), save_minutes=minutes, **RECIPE), run)
+        train(run, on_step=kill_at(0, 3), save_minutes=minutes, **RECIPE)
     assert run.last.exists() == (kept is not None)
-    train(plan(on_step=lambda *place: stepped.append(place), **RECIPE), run)
+    train(run, on_step=lambda *place: stepped.append(place), **RECIPE)
     assert stepped[0] == (0, kept or 0)
     assert_same_run(run, whole)
 
 
 def test_select_last_keeps_the_last_epoch(tmp_path):
-    train(plan(select="last"), RunDir(tmp_path))
+    train(RunDir(tmp_path), select="last")
     assert len(load_checkpoint(RunDir(tmp_path).best)["history"]) == 4
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_its_batch(tmp_path):
     with pytest.raises(RunError, match=r"epoch 1: the loss of step \d+ is (inf|nan)") as caught:
-        train(plan(lr=1e30), RunDir(tmp_path))
+        train(RunDir(tmp_path), lr=1e30)
     first, *names = str(caught.value).splitlines()
     step = int(first.split("step ")[1].split()[0])
     assert names == [f"sample {place}" for place in list(EpochBatches(41, 8, 1).start(0))[step - 1]]
@@ -335,37 +342,28 @@ def test_losses_that_are_looked_at_late_are_named_right():
 
 
 def test_the_mean_loss_is_that_of_a_sample(tmp_path):
-    whole = plan(epochs=1, lr=1e-30)
-    whole.network.layers[2].p = 0.0
-    expected = torch.nn.functional.cross_entropy(whole.network(X), Y).item()
-    train(whole, RunDir(tmp_path))
+    network = noisy()
+    network.layers[2].p = 0.0
+    expected = torch.nn.functional.cross_entropy(network(X), Y).item()
+    train(RunDir(tmp_path), network, epochs=1, lr=1e-30)
     assert metrics(RunDir(tmp_path))[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_clipping_bounds_the_step(tmp_path):
     for limit in (0.25, None):
-        chosen = plan(epochs=1, lr=1.0, momentum=0.0, weight_decay=0.0, clip_norm=limit, milestones=())
-        before = [p.detach().clone() for p in chosen.network.parameters()]
+        network = noisy()
+        before = [p.detach().clone() for p in network.parameters()]
+        recipe = {"epochs": 1, "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": limit, "milestones": ()}
         with pytest.raises(Stopped):
-            train(replace(chosen, batches=first_step_then_stop(chosen)), RunDir(tmp_path / str(limit)))
-        length = sum((a - b).square().sum() for a, b in zip(before, chosen.network.parameters(), strict=True)).sqrt()
+            train(RunDir(tmp_path / str(limit)), network, on_step=stop_at(0, 1), **recipe)
+        length = sum((a - b).square().sum() for a, b in zip(before, network.parameters(), strict=True)).sqrt()
         assert length.item() == pytest.approx(0.25, rel=1e-4) if limit else length.item() > 0.3
-
-
-def first_step_then_stop(chosen):
-    def batches(epoch, start):
-        steps = chosen.batches(epoch, start)
-        yield next(steps)
-        os.kill(os.getpid(), signal.SIGTERM)
-        yield next(steps)
-
-    return batches
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     run = RunDir(tmp_path)
-    train(plan(epochs=1), run)
-    other = plan(epochs=2)
-    other.network.layers[0] = nn.Linear(5, 17)
+    train(run, epochs=1)
+    other = noisy()
+    other.layers[0] = nn.Linear(5, 17)
     with pytest.raises(RunError, match=r"last\.pt: does not fit this run"):
-        train(other, run)
+        train(run, other, epochs=2)

@@ -5,9 +5,10 @@ Legend: N windows, L positions, C classes.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ from fercache.models.heads import get_head, seen_by
 from fercache.models.temporal import MiddleOutput, TemporalNetwork
 from fercache.scoring.metrics import epoch_scores
 from fercache.stages.train_temporal.inputs import Inputs, from_cache, from_frames
-from fercache.tasks import get_task
-from fercache.training.engine import Batch, Batches
-from fercache.training.fit import Fit, Scores, fit, measure
+from fercache.tasks import Task, get_task
+from fercache.training.engine import Batch, make_learner
+from fercache.training.fit import fit, measure
 from fercache.training.losses import make_criterion
-from fercache.training.start import Job, training_job
+from fercache.training.start import TrainingJob, training_job
 from fercache.training.validation import validation_logits
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 MIDDLE_BATCH, MIDDLE_BATCH_FRAMES = 512, 32
 """Windows a pass in validation, over cached rows and over frames."""
 MEASURED_STEPS = 4
-"""By which a plan says how long it would take."""
+"""From which a plan estimates the time."""
 
 
 def train_temporal(
@@ -53,9 +54,9 @@ def train_temporal(
 
     Many to many in training, the middle frame of each frame's own window in validation. With
     `settings.end_to_end` the frames are opened again, and the frame network in `settings.weights` learns together with
-    the head; no `cache` is read then. A run that was stopped goes on. Under torchrun all ranks train one head, and
-    the first writes. Raises CacheError for what is wrong with the cache, DataError with manifest, labels or
-    frames, ConfigError for settings that do not fit, RunError where `out` holds something else.
+    the head; no `cache` is read then. An interrupted run resumes. Under torchrun all ranks train one head, and the
+    first one writes. Raises CacheError for what is wrong with the cache, DataError with manifest, labels or frames,
+    ConfigError for settings that do not fit, RunError where `out` contains something else.
     """
     head = get_head(settings.head)
     _check(settings, seen_by(head), cache)
@@ -80,29 +81,19 @@ def measure_head(
 
     How fast they come from the disk is left out.
     """
-    record, kind = get_task(task), get_head(head)
+    record = get_task(task)
     runtime.configure_torch(threads)
     precision, device = runtime.resolve_precision(settings.precision), runtime.device()
     runtime.seed_everything(0)
-    network = TemporalNetwork(kind(len(record.classes), embedding_dim)).to(device)
+    network = TemporalNetwork(get_head(head)(len(record.classes), embedding_dim)).to(device)
     shape = (settings.batch_size, settings.window)
     labels = torch.zeros(shape if record.kind == "one" else (*shape, len(record.classes)), dtype=torch.int64)
+    learner = make_learner(network, make_criterion(record, settings, labels.numpy()), settings, precision)
+    if learner is None:
+        raise ConfigError(f"head: {head} learns nothing, so that there is nothing to measure")
     batch = Batch(torch.arange(shape[0]), torch.randn(*shape, embedding_dim, device=device), labels)
-    plan = Fit(
-        network=network,
-        steps=MEASURED_STEPS + 1,
-        batches=lambda _epoch, _step: [batch] * (MEASURED_STEPS + 1),
-        validate=lambda _check: {},
-        describe=lambda _index: [],
-        criterion=make_criterion(record, settings, labels.numpy()),
-        settings=settings,
-        precision=precision,
-        seed=0,
-        kind=HEAD,
-        header={},
-    )
     with runtime.memory_errors(f"lower train_temporal.batch_size (found {settings.batch_size})"):
-        return measure(plan, MEASURED_STEPS)
+        return measure(learner, itertools.repeat(batch), settings.lr, MEASURED_STEPS)
 
 
 def _check(settings: TrainTemporalConfig, seen: str, cache: Path | None) -> None:
@@ -121,7 +112,7 @@ def _check(settings: TrainTemporalConfig, seen: str, cache: Path | None) -> None
     raise_problems([problem for broken, problem in rules if broken], ConfigError)
 
 
-def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTemporalConfig, job: Job) -> None:
+def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTemporalConfig, job: TrainingJob) -> None:
     training, validation = inputs.splits["train"], inputs.splits["validation"]
     criterion = make_criterion(data.task, settings, training.labels)
     order = job.order(len(training.windows), settings.shuffle_block)
@@ -134,7 +125,6 @@ def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTempor
     )
     runtime.seed_everything(job.seed)
     network = inputs.network().to(runtime.device(), memory_format=torch.channels_last)
-    loops = _Loops(network, data, inputs, order, job)
     header = {
         "head": settings.head,
         "task": data.task.name,
@@ -143,54 +133,51 @@ def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTempor
         "train_prior": class_shares(training.labels, data.task).tolist(),
         **inputs.header,
     }
-    plan = Fit(
-        network=network,
-        steps=order.steps,
-        batches=loops.training,
-        validate=loops.validate,
-        describe=lambda index: training.windows.names(index.tolist()),
-        criterion=criterion,
-        settings=settings,
-        precision=job.precision,
-        seed=job.seed,
+    windows = WindowTrainingData(data.task, inputs, order, job)
+    cnn_scale = settings.cnn_lr / settings.lr
+    fit(
+        job,
+        network,
+        criterion,
+        windows,
         kind=inputs.kind,
         header=header,
-        lr_scale=lambda name: settings.cnn_lr / settings.lr if name.startswith("backbone.") else 1.0,
+        lr_scale=lambda name: cnn_scale if name.startswith("backbone.") else 1.0,
     )
-    fit(plan, job.run, job.ranks, job.stop)
 
 
-@dataclass(frozen=True)
-class _Loops:
-    """The training batches, and the validation."""
+class WindowTrainingData:
+    """Windows as the batches of this rank: many to many for training, the middle frame for validation."""
 
-    network: TemporalNetwork
-    data: Manifest
-    inputs: Inputs
-    order: EpochBatches
-    job: Job
+    def __init__(self, task: Task, inputs: Inputs, order: EpochBatches, job: TrainingJob) -> None:
+        self.task, self.inputs, self.order, self.job = task, inputs, order, job
+        self.steps = order.steps
 
-    def training(self, epoch: int, step: int) -> Batches:
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The training windows in the epoch's order, from a step on."""
-        split, steps = self.inputs.splits["train"], self.order.start(epoch, step)
+        split, steps = self.inputs.splits["train"], self.order.start(epoch, first_step)
         batches = split.source.training(split.windows, steps, epoch)
         for batch in runtime.progress(batches, f"epoch {epoch + 1}", len(steps)):
-            labels = split.position_labels(batch.rows, batch.present, self.data.task.invalid)
+            labels = split.position_labels(batch.rows, batch.present, self.task.invalid)
             yield Batch(torch.as_tensor(batch.chosen), batch.inputs, labels)
 
-    def validate(self, check: Callable[[], None]) -> Scores:
-        """The scores of the middle outputs."""
+    def names(self, index: Sequence[int]) -> list[str]:
+        """Video and centre of training windows."""
+        return self.inputs.splits["train"].windows.names(np.asarray(index))
+
+    def validate(self, network: TemporalNetwork, check: Callable[[], None]) -> dict[str, float]:
+        """The scores of the middle outputs, for every labelled frame."""
         split = self.inputs.splits["validation"]
         batch_size = MIDDLE_BATCH if self.inputs.kind == HEAD else MIDDLE_BATCH_FRAMES
         steps = self.job.share(len(split.windows), batch_size)
-        found = runtime.progress(split.source.middle(split.windows, steps), "validation", len(steps))
+        batches = runtime.progress(split.source.middle(split.windows, steps), "validation", len(steps))
         labels = split.middle_labels()
         logits = validation_logits(
-            MiddleOutput(self.network),
-            (Batch(torch.as_tensor(chosen), windows, torch.empty(0)) for chosen, windows in found),
+            MiddleOutput(network),
+            (Batch(torch.as_tensor(chosen), windows, torch.empty(0)) for chosen, windows in batches),
             len(labels),
             self.job.precision,
             check,
-            lambda places: split.windows.names(np.asarray(places)),
+            lambda index: split.windows.names(np.asarray(index)),
         )
-        return epoch_scores(self.data.task, logits, labels)
+        return epoch_scores(self.task, logits, labels)
