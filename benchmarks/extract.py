@@ -45,7 +45,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 ends, run = [], Extractor.run
 def timed(self, *given):
     for result in run(self, *given):
-        ends.append((time.perf_counter(), len(result.place)))
+        ends.append((time.perf_counter(), len(result.index)))
         yield result
 Extractor.run = timed
 manifest, cache, size, batch, backend = sys.argv[1:]
@@ -113,7 +113,7 @@ def first_videos(manifest: Path, frames: int) -> Path:
     for video in every.videos:
         if count < frames:
             chosen.append(video)
-            count += len(video.frames().path)
+            count += len(video.frames().paths)
     path = manifest.with_name(f"faces_{frames}.csv")
     write_manifest(path, Manifest(every.task, every.root, tuple(chosen)))
     return path

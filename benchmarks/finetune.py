@@ -59,7 +59,7 @@ def draw(folder: Path, frames: int) -> Path:
     manifest, _ = build_manifest(root, task)
     left = {"train": frames, "validation": 16}
     for video in manifest.videos:
-        labels, numbers = read_annotation(video.labels_path, task), video.frames().number
+        labels, numbers = read_annotation(video.labels_path, task), video.frames().frame
         kept = np.zeros(len(labels), bool)
         kept[numbers[labels[numbers - 1] >= 0][: left[video.split]] - 1] = True
         left[video.split] -= int(kept.sum())

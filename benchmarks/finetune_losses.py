@@ -41,7 +41,7 @@ samples = []
 data = read_manifest(Path(sys.argv[2]))
 for video in data.split("train"):
     frames, labels = video.frames(), video.labels(data.task)
-    samples += [(p, int(labels[n - 1])) for n, p in zip(frames.number, frames.path) if labels[n - 1] >= 0]
+    samples += [(p, int(labels[n - 1])) for n, p in zip(frames.frame, frames.paths) if labels[n - 1] >= 0]
 mean = torch.tensor([131.0912, 103.8827, 91.4953])[:, None, None]
 transform = transforms.Compose([
     transforms.RandomResizedCrop({SIZE}, (0.2, 1.0)), transforms.RandomHorizontalFlip(), transforms.ToTensor(),

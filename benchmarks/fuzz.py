@@ -75,7 +75,7 @@ made_by = Provenance("w" * 64, "c" * 64, "expr", "resnet50-vggface2", preprocess
 begin_record(folder / "cache", CacheRecord(made_by, {{"backend": "eager", "batch_size": 8}}))
 cache, shape, random = Cache(folder / "cache"), Shape({DIM}, "float16", 7), np.random.default_rng(0)
 for video in read_manifest(folder / "m.csv").videos:
-    number = video.frames().number
+    number = video.frames().frame
     rows = np.arange(len(number), dtype=np.int32)
     embedding, logits = random.normal(size=(len(rows), {DIM})), random.normal(size=(len(rows), 7))
     part = Part(rows, embedding.astype("f2"), logits.astype("f4"))

@@ -88,7 +88,7 @@ manifest, cache, size, batch, backend = sys.argv[1], sys.argv[2], *map(int, sys.
 warm_up, ends, run = 10, [], Extractor.run
 def timed(self, *given):
     for result in run(self, *given):
-        ends.append((time.perf_counter(), len(result.place)))
+        ends.append((time.perf_counter(), len(result.index)))
         if len(ends) == warm_up:
             self.times.restart()
         yield result
@@ -211,7 +211,7 @@ head, cache = get_head("gru")(7).eval().to(device), Cache(Path(path))
 numbers = {video_id: cache.frame(video_id) for video_id in cache.video_ids()}
 rows = MappedRows(cache, list(numbers))
 line = TimeLine.of(numbers, 9)
-windows, network = WindowSet(line, line.place, 9), MiddleOutput(TemporalNetwork(head))
+windows, network = WindowSet(line, line.position, 9), MiddleOutput(TemporalNetwork(head))
 def ours():
     found = CachedRows(rows, device).middle(windows, in_order(range(len(rows)), batch))
     batches = (Batch(torch.as_tensor(chosen), inputs, torch.empty(0)) for chosen, inputs in found)

@@ -50,7 +50,7 @@ def main() -> None:
     threads = runtime.configure_torch(None)
     torch.manual_seed(0)
     weights = load_weights(arguments.weights)
-    every = [path for video in read_manifest(arguments.manifest).videos for path in video.frames().path]
+    every = [path for video in read_manifest(arguments.manifest).videos for path in video.frames().paths]
     chosen = every[:: max(1, len(every) // arguments.frames)][: arguments.frames]
     frames = [torch.from_numpy(decode(path).copy()).permute(2, 0, 1) for path in chosen]
     record = weights.preprocessing

@@ -125,7 +125,7 @@ runtime.configure_torch(None)
 torch.manual_seed(0)
 head, embedding = get_head(name)(7).eval(), torch.randn(frames, 2048)
 line = TimeLine.of({"v": np.arange(1, frames + 1)}, 9)
-windows, network = WindowSet(line, line.place, 9), MiddleOutput(TemporalNetwork(head))
+windows, network = WindowSet(line, line.position, 9), MiddleOutput(TemporalNetwork(head))
 def ours():
     def batches():
         for chosen in in_order(range(frames), batch):

@@ -169,14 +169,14 @@ def check_target(path: Path) -> None:
 
 def check_folder_target(folder: Path) -> None:
     """Raise FercacheError where `folder` cannot be a folder: it, or one above it, is a file."""
-    file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
         raise FercacheError(f"{file}: is a file, expected a folder")
 
 
 def nearest(folder: Path) -> Path:
     """The folder, or the one above it that exists already: on whose disk it is or will be."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def contents(folder: Path) -> list[str]:

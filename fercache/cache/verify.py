@@ -22,11 +22,15 @@ _verified: set[tuple[object, ...]] = set()
 
 
 class Frames(Protocol):
-    """The present frames of a video, F of them, as a cache may have been made from."""
+    """The present frames of a video, F of them, from which a cache may come."""
 
-    number: np.ndarray
-    """int32 (F,), ascending."""
-    path: Sequence[str]
+    @property
+    def frame(self) -> np.ndarray:
+        """int32 (F,), ascending."""
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Their files."""
 
     def digest(self, row: int) -> str:
         """Of a frame's file; "" where it cannot be read."""
@@ -111,13 +115,11 @@ def source_problem(cache: Cache, video_id: str, frames: Frames, folder: object) 
     number = cache.frame(video_id)
     known = np.union1d(number, cache.skipped(video_id))
     sentence = f"{cache.file(video_id)}: "
-    if not np.array_equal(known, frames.number):
-        return (
-            f"{sentence}its {len(known)} frames are not the {len(frames.number)} that {folder} has: another data set?"
-        )
+    if not np.array_equal(known, frames.frame):
+        return f"{sentence}its {len(known)} frames are not the {len(frames.frame)} that {folder} has: another data set?"
     if len(number):
-        row = int(np.searchsorted(frames.number, number[0]))
+        row = int(np.searchsorted(frames.frame, number[0]))
         found, read = frames.digest(row), cache.entry(video_id).source
         if found and read and found != read:
-            return f"{sentence}was made from another image than {frames.path[row]}: another data set?"
+            return f"{sentence}was made from another image than {frames.paths[row]}: another data set?"
     return None

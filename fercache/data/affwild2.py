@@ -8,7 +8,7 @@
 
 Label lines, image numbers and video lengths of Aff-Wild2 disagree, often by one, sometimes by
 thousands. One rule reconciles them: **the length of a video is the number of its label lines, else
-the length given for it, else the number of its last image; images numbered above it are not used,
+the length in `--lengths`, else the number of its last image; images numbered above it are not used,
 and frames without an image are frames without a face.**
 """
 
@@ -36,7 +36,7 @@ SIDES = ("_left", "_right")
 
 @dataclass
 class Reconciled:
-    """What was found, and where the sources disagree. Lists hold words that name the video."""
+    """What the folder contains, and where its sources disagree. The lists name videos."""
 
     images: int = 0
     labelled: int = 0
@@ -50,13 +50,13 @@ class Reconciled:
     beyond: list[str] = field(default_factory=list)
     """Videos with images numbered above the length."""
     lengths_differ: list[str] = field(default_factory=list)
-    """Videos whose given length is not the number of label lines."""
+    """Videos whose length in `--lengths` is not the number of label lines."""
     length_guessed: list[str] = field(default_factory=list)
     """Videos whose length is the last image's number: frames without a face at the end are unknown."""
     without_images: list[str] = field(default_factory=list)
     """Labelled videos without a frames folder."""
     groups_shared: list[str] = field(default_factory=list)
-    """Recordings that stand in more than one split."""
+    """Recordings in more than one split."""
 
     def lines(self, manifest: Manifest) -> list[str]:
         """The account, as lines to print."""
@@ -68,10 +68,10 @@ class Reconciled:
             f"frames from {', '.join(self.frames_from) or 'nowhere'}; labels from {self.labels_from or 'nowhere'}",
         ]
         for what, names in (
-            ("folders of the layout that are not there", self.missing_sets),
+            ("folders of the layout that are missing", self.missing_sets),
             ("videos with images beyond their length; those images are not used", self.beyond),
-            ("videos whose given length is not their number of label lines; the labels count", self.lengths_differ),
-            ("videos whose length is a guess from the last image (--lengths tells it)", self.length_guessed),
+            ("videos whose label lines and --lengths differ; the label lines count", self.lengths_differ),
+            ("videos whose length is a guess from the last image (--lengths can name it)", self.length_guessed),
             ("labelled videos without a frames folder; they count as videos without a face", self.without_images),
             ("recordings in more than one split: scores on them mean little", self.groups_shared),
         ):
@@ -87,7 +87,8 @@ def read_lengths(path: Path) -> dict[str, int]:
         rows = list(csv.reader(read_text(path, "utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: the lengths cannot be read: {error}") from error
-    lengths, problems = {}, []
+    lengths: dict[str, int] = {}
+    problems = []
     for number, row in enumerate(rows, start=1):
         fields = [cell.strip() for cell in row]
         if not any(fields) or (number == 1 and fields == ["video_id", "frames"]):
@@ -129,13 +130,14 @@ def build_manifest(
             f"{root}: found no annotation of track {task.track}; expected them below it as in"
             f" annotations/{task.track}_Set/Train_Set/VIDEO.txt; --allow-unlabelled lists the videos all the same"
         )
-    videos, problems = [], []
+    videos: list[Video] = []
+    problems: list[str] = []
     for video_id in sorted(folders.keys() | labels.keys()):
         split, labels_path = labels.get(video_id, ("test", None))
         try:
             check_video_id(video_id)
-            given = (lengths or {}).get(video_id, (lengths or {}).get(group_of(video_id)))
-            length, used = _reconcile(video_id, folders.get(video_id), labels_path, given, task, account)
+            known_length = (lengths or {}).get(video_id, (lengths or {}).get(group_of(video_id)))
+            length, used = _reconcile(video_id, folders.get(video_id), labels_path, known_length, task, account)
         except DataError as error:
             problems += error.problems
             continue
@@ -169,31 +171,36 @@ def _find_labels(root: Path, task: Task, account: Reconciled) -> dict[str, tuple
 
 
 def _reconcile(
-    video_id: str, folder: Path | None, labels_path: Path | None, given: int | None, task: Task, account: Reconciled
+    video_id: str,
+    folder: Path | None,
+    labels_path: Path | None,
+    known_length: int | None,
+    task: Task,
+    account: Reconciled,
 ) -> tuple[int, int]:
     """The length of a video by the module's rule, and how many images are used; what disagrees goes into `account`."""
-    numbers = list_frames(folder).number if folder is not None else []
+    frames = list_frames(folder).frame.tolist() if folder is not None else []
     labels = read_annotation(labels_path, task) if labels_path is not None else None
-    if folder is not None and not len(numbers):
+    if folder is not None and not frames:
         raise DataError(
             f"{folder}: is empty, expected frames named 00001.jpg on;"
             " remove the folder if no face was found in the whole video"
         )
     if labels is not None and len(labels) == 0:
-        raise DataError(f"{labels_path}: holds no line after the header")
-    last = int(numbers[-1]) if len(numbers) else 0
-    length = len(labels) if labels is not None else (given or last)
+        raise DataError(f"{labels_path}: has no line after the header")
+    last = frames[-1] if frames else 0
+    length = len(labels) if labels is not None else (known_length or last)
     if folder is None:
         account.without_images.append(video_id)
-    if labels is not None and given is not None and given != length:
-        account.lengths_differ.append(f"{video_id} ({length} lines, {given} given)")
-    if labels is None and given is None:
+    if labels is not None and known_length is not None and known_length != length:
+        account.lengths_differ.append(f"{video_id} ({length} lines, {known_length} in --lengths)")
+    if labels is None and known_length is None:
         account.length_guessed.append(video_id)
-    used = [number for number in numbers if number <= length]
-    if len(used) < len(numbers):
-        account.beyond.append(f"{video_id} ({len(numbers) - len(used)} beyond {length})")
+    used = [frame for frame in frames if frame <= length]
+    if len(used) < len(frames):
+        account.beyond.append(f"{video_id} ({len(frames) - len(used)} beyond {length})")
     account.images += len(used)
     account.faceless += length - len(used)
     if labels is not None:
-        account.labelled += int(labelled(labels, task)[[number - 1 for number in used]].sum())
+        account.labelled += int(labelled(labels, task)[[frame - 1 for frame in used]].sum())
     return length, len(used)

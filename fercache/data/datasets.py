@@ -15,28 +15,29 @@ from torch.utils.data import Sampler
 
 MIXED_BLOCKS = 16
 """Blocks whose samples are mixed, where they are shuffled in blocks."""
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def in_order(places: Sequence[int] | range, batch_size: int) -> list[list[int]]:
-    """The places in batches, the last one as it comes."""
-    return [list(places[start : start + batch_size]) for start in range(0, len(places), batch_size)]
+def in_order(indices: Sequence[int] | range, batch_size: int) -> list[list[int]]:
+    """The indices in batches; the last one may be smaller."""
+    return [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
 
 
 def share_of(count: int, rank: int, ranks: int) -> list[int]:
-    """The places among `count` that a rank looks at, neighbours together; all ranks have equally many.
+    """The indices from 0 to `count` - 1 that are a rank's, neighbours together; all ranks have equally many.
 
-    Each place is some rank's. Where `count` does not divide, the last one's extra places are the first again.
+    Each index is some rank's. Where `count` does not divide, the last rank is filled up with the first indices.
     """
     each = -(-count // ranks)
-    return [place % count for place in range(rank * each, (rank + 1) * each)]
+    return [index % count for index in range(rank * each, (rank + 1) * each)]
 
 
 class EpochBatches(Sampler[list[int]]):
-    """An epoch's steps: a random order of N samples, dealt into steps and among ranks.
+    """An epoch's steps: N samples in random order, dealt into steps and among ranks.
 
-    The order depends on seed and epoch alone, and with `block` it is that of `in_blocks`. The steps are as even as
-    can be, at most `batch_size` samples over all ranks: no small rest at the end spoils a batch norm's statistics.
+    The order depends on seed and epoch alone, and with `block` it is that of `in_blocks`. The steps are as even
+    as possible, at most `batch_size` samples over all ranks: no small last batch spoils a batch norm's statistics.
     Each sample is in one step of one rank. ValueError where some step would leave a rank without a sample.
     """
 
@@ -53,7 +54,7 @@ class EpochBatches(Sampler[list[int]]):
         return self.steps - self.first_step
 
     def start(self, epoch: int, step: int = 0) -> EpochBatches:
-        """The same, standing at a step of an epoch."""
+        """These batches, from a step of an epoch on."""
         self.epoch, self.first_step = epoch, step
         return self
 
@@ -71,7 +72,7 @@ def in_blocks(samples: int, block: int, random: np.random.Generator) -> np.ndarr
     in a random order. So at any time only that part of the data is read, and each part once an epoch.
     """
     blocks = np.split(np.arange(samples), np.arange(block, samples, block))
-    chosen = [blocks[place] for place in random.permutation(len(blocks))]
+    chosen = [blocks[index] for index in random.permutation(len(blocks))]
     groups = (chosen[start : start + MIXED_BLOCKS] for start in range(0, len(chosen), MIXED_BLOCKS))
     return np.concatenate([random.permutation(np.concatenate(group)) for group in groups])
 

@@ -22,22 +22,22 @@ FRAME_NAME = re.compile(r"([0-9]{1,8})\.(?:jpe?g|png|bmp|webp)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class FrameList:
-    """The frames of one video that are there, in ascending order."""
+    """The frames of one video that have an image, in ascending order."""
 
-    number: np.ndarray
+    frame: np.ndarray
     """int32 (F,), from 1, strictly ascending."""
-    path: Sequence[str]
+    paths: Sequence[str]
 
     def digest(self, row: int) -> str:
         """SHA-256 of the bytes of a row's file; "" where it cannot be read."""
         try:
-            return sha256_of(self.path[row])
+            return sha256_of(self.paths[row])
         except OSError:
             return ""
 
 
 class FramePaths(Sequence[str]):
-    """Paths in one folder, made when they are asked for: millions of them as text would fill the memory."""
+    """Paths in one folder, built on access: millions of them as text would fill the memory."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = str(folder), np.array(names, dtype=np.bytes_)
@@ -45,34 +45,34 @@ class FramePaths(Sequence[str]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, place: int) -> str:  # type: ignore[override] - no slices
-        return os.path.join(self.folder, self.names[place].decode())
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
+        return os.path.join(self.folder, self.names[index].decode())
 
 
 class JoinedPaths(Sequence[str]):
-    """Several sequences of paths behind one another."""
+    """Several sequences of paths as one."""
 
     def __init__(self, parts: Sequence[Sequence[str]]) -> None:
         self.parts = parts
         self.start = np.cumsum([0, *map(len, parts)])
-        """int64: the first place of each part, and the end."""
+        """int64: the first index of each part, and the end."""
 
     def __len__(self) -> int:
         return int(self.start[-1])
 
-    def __getitem__(self, place: int) -> str:  # type: ignore[override] - no slices
-        part = self.part(place)
-        return self.parts[part][place - int(self.start[part])]
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
+        part = self.part(index)
+        return self.parts[part][index - int(self.start[part])]
 
-    def part(self, place: int) -> int:
-        """Which part a place lies in."""
-        return int(np.searchsorted(self.start, place, side="right")) - 1
+    def part(self, index: int) -> int:
+        """The part that a path is in."""
+        return int(np.searchsorted(self.start, index, side="right")) - 1
 
 
 def list_frames(folder: Path, num_frames: int | None = None) -> FrameList:
     """The frames in `folder` that are numbered from 1 to `num_frames` (to the end where None).
 
-    Files whose name is not a number with an image ending are passed over (`.DS_Store`, notes).
+    Files whose name is not a number with an image suffix are ignored (`.DS_Store`, notes).
     Raises DataError where the folder is missing or two files have the same number (`1.jpg`, `00001.jpg`).
     """
     try:

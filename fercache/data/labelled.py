@@ -27,14 +27,15 @@ class LabelledFrames:
     labels: torch.Tensor
     """int8 (N,) or (N, C)."""
 
-    def names(self, places: Sequence[int]) -> list[str]:
+    def names(self, index: Sequence[int]) -> list[str]:
         """The files of some of them."""
-        return [self.paths[place] for place in places]
+        return [self.paths[number] for number in index]
 
 
 def labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]:
     """Those of training (every n-th of each video) and validation (all); DataError with what is wrong in both."""
-    frames, problems = {}, []
+    frames: dict[str, LabelledFrames] = {}
+    problems: list[str] = []
     for split, step in (("train", every_nth), ("validation", 1)):
         try:
             frames[split] = _read_split(data, split, step)
@@ -49,7 +50,7 @@ def labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]
 
 
 def _read_split(data: Manifest, split: str, step: int) -> LabelledFrames:
-    """Every `step`-th labelled frame of each video, and a word on what is not used."""
+    """Every `step`-th labelled frame of each video; logs what is not used."""
     paths: list[str] = []
     labels: list[np.ndarray] = []
     without: list[str] = []
@@ -57,13 +58,13 @@ def _read_split(data: Manifest, split: str, step: int) -> LabelledFrames:
     unlabelled = faceless = 0
     for video in data.split(split):
         try:
-            found, video_labels = video.frames(), video.labels(data.task)
+            frames, video_labels = video.frames(), video.labels(data.task)
         except DataError as error:
             problems += error.problems
             continue
-        row_labels = video_labels[found.number - 1]
+        row_labels = video_labels[frames.frame - 1]
         chosen = np.flatnonzero(labelled(row_labels, data.task))
-        paths += [found.path[place] for place in chosen[::step]]
+        paths += [frames.paths[row] for row in chosen[::step]]
         labels.append(row_labels[chosen[::step]])
         unlabelled += len(row_labels) - len(chosen)
         faceless += video.num_frames - len(row_labels)

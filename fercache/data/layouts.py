@@ -1,4 +1,4 @@
-"""Where frames and annotations lie in a folder of Aff-Wild2, in the layouts in which it is handed out and kept.
+"""Where frames and annotations are in a folder of Aff-Wild2, in the layouts in which it is distributed and kept.
 
 Frames are taken from `cropped_aligned` where it exists, else from folders whose names begin so
 (`cropped_aligned_images`), else from the whole tree; annotations from the one folder of the track that holds Train_Set
@@ -46,7 +46,7 @@ def find_track(root: Path, task: Task) -> Path | None:
     ]
     if len(tracks) > 1:
         names = ", ".join(str(track) for track in tracks)
-        raise DataError(f"{root}: found annotations of track {task.track} in {names}: which one? Leave only one there")
+        raise DataError(f"{root}: found annotations of track {task.track} in {names}: keep only one")
     return tracks[0] if tracks else None
 
 
@@ -62,14 +62,14 @@ def _frame_roots(root: Path) -> list[Path]:
 
 
 def _video_folders(start: Path, strict: bool) -> Iterator[Path]:
-    """Folders with frames directly in them; where `strict`, also those with nothing in them, to be refused by name."""
+    """Folders with frames directly in them; where `strict`, empty ones too, which are then refused by name."""
     for folder in _folders(start):
         if has_frames(folder) or (strict and not _subfolders(folder)):
             yield folder
 
 
 def _folders(root: Path, depth: int = MOST_DEPTH, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """All folders below `root`, by name; not those inside a folder of frames, nor hidden ones, nor a link's circle."""
+    """All folders below `root`, by name, but hidden ones, those inside a folder of frames, and cycles of links."""
     above |= {os.path.realpath(root)}
     for folder in _subfolders(root):
         if os.path.realpath(folder) in above:

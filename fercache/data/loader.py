@@ -104,7 +104,7 @@ class FrameDataset(Dataset[PackedBatch]):
         if self._cannot_hand_over:
             return PackedBatch((), (), None, {}, ())
         batch = self.decode(indices)
-        if get_worker_info() is not None and batch.index:
+        if get_worker_info() is not None and batch.index and batch.pixels is not None:
             try:
                 batch.pixels.share_memory_()
             except RuntimeError:  # torch's, of a full disk
@@ -184,7 +184,7 @@ class FrameLoader:
             batch_size=None,
             sampler=_Recorded(self._batches, self._issued),
             num_workers=self._workers,
-            collate_fn=_unchanged,
+            collate_fn=_unchanged,  # type: ignore[arg-type]
             pin_memory=self._pin,
             worker_init_fn=begin_worker,
             multiprocessing_context=start_method(self._pin) if self._workers else None,

@@ -1,8 +1,8 @@
 """The manifest: which videos there are, in which split, with which frames and labels.
 
 A CSV file with three header lines (`# fercache-manifest 1`, `# task: expr`, `# root: PATH`), then
-the columns below. It is made by `fercache manifest` and may be edited by hand: a fourth header line,
-`# sha256: ...`, is of the rows and the label files as they were written, and a change is warned of.
+the columns below. `fercache manifest` writes it, and it may be edited by hand: a fourth header line,
+`# sha256: ...`, covers the rows and the label files as they were written; a change gives a warning.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Video:
         if self.frames_dir is None:
             return FrameList(np.empty(0, dtype=np.int32), [])
         frames = list_frames(self.frames_dir, self.num_frames)
-        if not frames.path:
+        if not frames.paths:
             raise DataError(
                 f"{self.frames_dir}: video {self.video_id}: found no frame from 1 to {self.num_frames}, expected files"
                 " named 00001.jpg on; where no face was found at all, leave frames_dir empty"
@@ -63,15 +63,15 @@ class Video:
     def labels(self, task: Task) -> np.ndarray:
         """The labels of all frames, (T,) or (T, C) with T = num_frames; all -1 where there is no file.
 
-        Lines beyond the length are left out and missing ones are -1, with a warning.
+        Lines beyond the length are ignored and missing ones are -1, with a warning.
         """
         shape = (self.num_frames,) if task.kind == "one" else (self.num_frames, len(task.classes))
         labels = np.full(shape, task.invalid, dtype=np.int8)
         if self.labels_path is not None:
-            found = read_annotation(self.labels_path, task)
-            if len(found) != self.num_frames:
-                log.warning("%s: has %d lines, the manifest says %d", self.labels_path, len(found), self.num_frames)
-            labels[: len(found)] = found[: self.num_frames]
+            lines = read_annotation(self.labels_path, task)
+            if len(lines) != self.num_frames:
+                log.warning("%s: has %d lines, the manifest says %d", self.labels_path, len(lines), self.num_frames)
+            labels[: len(lines)] = lines[: self.num_frames]
         return labels
 
 
@@ -126,7 +126,7 @@ def read_manifest(path: Path, task: str | None = None, *, frames: bool = False, 
     problems += [f"{path}: duplicate video_id {twice}" for twice in sorted({i for i in ids if ids.count(i) > 1})]
     raise_problems(problems, DataError)
     if not videos:
-        raise DataError(f"{path}: holds no video")
+        raise DataError(f"{path}: contains no video")
     if files:
         _warn_of_changes(path, lines, videos)
     return Manifest(header, root, tuple(videos))
@@ -144,7 +144,7 @@ def _warn_of_changes(path: Path, lines: Sequence[str], videos: Sequence[Video]) 
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if actual != recorded:
         log.warning(
-            "%s: its rows or its label files were changed since `fercache manifest` wrote it; where that was meant,"
+            "%s: its rows or its label files were changed since `fercache manifest` wrote it; if that was intended,"
             " remove the line '# sha256: ...'",
             path,
         )
@@ -153,7 +153,7 @@ def _warn_of_changes(path: Path, lines: Sequence[str], videos: Sequence[Video]) 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest whose root is relative to the manifest where it lies beside or below it, else absolute.
 
-    DataError where `path` holds another one.
+    DataError where `path` is a different manifest.
     """
     folder, root = path.resolve().parent, manifest.root.resolve()
     shown = os.path.relpath(root, folder) if root.is_relative_to(folder) else str(root)
@@ -161,14 +161,14 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(COLUMNS)
     for video in manifest.videos:
-        places = [_relative(place, manifest.root) for place in (video.frames_dir, video.labels_path)]
-        rows.writerow([video.video_id, video.split, *places, video.num_frames, video.group])
+        paths = [_relative(path, manifest.root) for path in (video.frames_dir, video.labels_path)]
+        rows.writerow([video.video_id, video.split, *paths, video.num_frames, video.group])
     digest = _content_digest(table.getvalue().splitlines(), manifest.videos)
     header = f"{FORMAT}\n# task: {manifest.task.name}\n# root: {shown}\n# sha256: {digest}\n"
     check_target(path)
     # A manifest may have been edited by hand.
     if path.exists() and read_bytes(path) != (header + table.getvalue()).encode():
-        raise DataError(f"{path}: exists and is another; remove it, or choose another name")
+        raise DataError(f"{path}: contains a different manifest; remove it, or choose another name")
     write_text(path, header + table.getvalue())
 
 
@@ -181,10 +181,10 @@ def _content_digest(rows: Sequence[str], videos: Sequence[Video]) -> str:
     return digest.hexdigest()
 
 
-def _relative(place: Path | None, root: Path) -> str:
-    if place is None:
+def _relative(path: Path | None, root: Path) -> str:
+    if path is None:
         return ""
-    return str(place.relative_to(root) if place.is_relative_to(root) else place.resolve())
+    return str(path.relative_to(root) if path.is_relative_to(root) else path.resolve())
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -198,8 +198,8 @@ def _read_lines(path: Path) -> list[str]:
 
 def _read_header(path: Path, lines: list[str]) -> tuple[Task, Path]:
     if not lines or lines[0].strip() != FORMAT:
-        found = lines[0][:80] if lines else ""
-        raise DataError(f"{path}: line 1: found {found!r}, expected {FORMAT!r}: is this a manifest?")
+        first_line = lines[0][:80] if lines else ""
+        raise DataError(f"{path}: line 1: found {first_line!r}, expected {FORMAT!r}: is this a manifest?")
     pairs = [line[1:].partition(":") for line in lines if line.startswith("#")]
     values = {key.strip(): value.strip() for key, _, value in pairs}
     missing = [key for key in ("task", "root") if not values.get(key)]
@@ -219,8 +219,8 @@ def _rows(path: Path, lines: list[str]) -> list[tuple[int, dict[str, str]]]:
     except csv.Error as error:
         raise DataError(f"{path}: is not a CSV: {error}") from error
     if not parsed or tuple(field.strip() for field in parsed[0][1]) != COLUMNS:
-        found = ",".join(parsed[0][1]) if parsed else ""
-        raise DataError(f"{path}: the columns are {found!r}, expected {','.join(COLUMNS)!r}")
+        columns = ",".join(parsed[0][1]) if parsed else ""
+        raise DataError(f"{path}: the columns are {columns!r}, expected {','.join(COLUMNS)!r}")
     bad = [(number, len(fields)) for number, fields in parsed if len(fields) != len(COLUMNS)]
     raise_problems(
         [f"{path}: line {number}: found {count} fields, expected {len(COLUMNS)}" for number, count in bad], DataError

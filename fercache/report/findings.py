@@ -206,12 +206,12 @@ def _thumbnails(video: Video) -> list[tuple[int, np.ndarray] | None]:
         edges = np.linspace(1, video.num_frames + 1, min(THUMBNAILS, video.num_frames) + 1)
         shown: list[tuple[int, np.ndarray] | None] = []
         for low, high in itertools.pairwise(edges):
-            rows = np.flatnonzero((frames.number >= low) & (frames.number < high))
+            rows = np.flatnonzero((frames.frame >= low) & (frames.frame < high))
             if not len(rows):
                 shown.append(None)
                 continue
-            row = rows[np.abs(frames.number[rows] - (low + high) / 2).argmin()]
-            shown.append((int(frames.number[row]), decode(frames.path[row])))
+            row = rows[np.abs(frames.frame[rows] - (low + high) / 2).argmin()]
+            shown.append((int(frames.frame[row]), decode(frames.paths[row])))
     except DataError as error:
         log.warning("no thumbnails of %s: %s", video.video_id, error)
         return []

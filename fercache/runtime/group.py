@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """What torchrun tells each of its processes."""
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
-"""What srun tells them. SLURM_NTASKS will not do for the count: a batch script, which is alone, has it too."""
+"""What srun tells them. The count cannot be SLURM_NTASKS: a batch script, which is alone, has it too."""
 LOST_RANK = "another rank"
 """In the message of a rank that ends since another one did."""
 GPU_BACKEND = "cpu:gloo,cuda:nccl"
@@ -39,11 +39,11 @@ class Ranks:
     """Number on its machine, which is the number of its GPU."""
     on_this_machine: int = 1
     meeting: str | None = None
-    """Where they find each other, as tcp://host:port; None: as torchrun says in the environment."""
+    """Where they find each other, as tcp://host:port; None: where torchrun says in the environment."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and talks."""
+        """Whether this is the one that writes and logs."""
         return self.rank == 0
 
     @property
@@ -75,9 +75,9 @@ class Ranks:
 
         if self.count == 1:
             return rows[None]
-        found = [torch.empty_like(rows) for _ in range(self.count)]
-        torch.distributed.all_gather(found, rows.contiguous())
-        return torch.stack(found)
+        gathered = [torch.empty_like(rows) for _ in range(self.count)]
+        torch.distributed.all_gather(gathered, rows.contiguous())
+        return torch.stack(gathered)
 
     def each(self, value: Any) -> list[Any]:  # noqa: ANN401 - any plain values
         """Every rank's value. All ranks must call it."""
@@ -85,9 +85,9 @@ class Ranks:
             return [value]
         import torch
 
-        found = [None] * self.count
-        torch.distributed.all_gather_object(found, value)
-        return found
+        values = [None] * self.count
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def same(self, value: Any = None) -> Any:  # noqa: ANN401 - any plain value
         """The first rank's value, which the others wait for. All ranks must call it."""
@@ -101,9 +101,10 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """The place of this process, from the environment; ConfigError where that is told in parts or in nonsense."""
+    """Which process this is, from the environment; ConfigError where that names it in part, or not by numbers."""
     if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return Ranks(*_numbers(TORCHRUN, "torchrun"))
+        rank, count, local, on_this_machine = _numbers(TORCHRUN, "torchrun")
+        return Ranks(rank, count, local, on_this_machine)
     if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return Ranks()
     rank, count, local, node = _numbers(SRUN, "srun")
@@ -111,11 +112,11 @@ def ranks() -> Ranks:
 
 
 def _numbers(names: Sequence[str], starter: str) -> list[int]:
-    found = {name: os.environ.get(name) for name in names}
-    wrong = [f"{name}: found {text!r}" for name, text in found.items() if not (text or "").isdigit()]
+    texts = {name: os.environ.get(name) for name in names}
+    wrong = [f"{name}: found {text!r}" for name, text in texts.items() if not (text or "").isdigit()]
     if wrong:
         raise ConfigError(f"{'; '.join(wrong)}, expected the numbers that {starter} sets")
-    return [int(text or "") for text in found.values()]
+    return [int(text or "") for text in texts.values()]
 
 
 def _tasks_per_node() -> list[int]:
@@ -151,32 +152,34 @@ def process_group() -> Iterator[Ranks]:
 
     Raises RunError where another rank is gone: its own message says why.
     """
-    here = ranks()
-    if here.count == 1:
-        yield here
+    group = ranks()
+    if group.count == 1:
+        yield group
         return
     import torch
 
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(here.gpu)
+        torch.cuda.set_device(group.gpu)
     backend = GPU_BACKEND if on_gpu else "gloo"
-    if here.meeting is None:
+    if group.meeting is None:
         torch.distributed.init_process_group(backend)
     else:
-        torch.distributed.init_process_group(backend, init_method=here.meeting, rank=here.rank, world_size=here.count)
+        torch.distributed.init_process_group(
+            backend, init_method=group.meeting, rank=group.rank, world_size=group.count
+        )
     try:
-        yield here
+        yield group
     except RuntimeError as error:
         if not _is_lost_rank(error):
             raise
-        raise RunError(f"{LOST_RANK} of the {here.count} has ended; its own message says why") from error
-    # After an error the process ends; to take leave of ranks that may be gone could wait for ever.
+        raise RunError(f"{LOST_RANK} of the {group.count} has ended; its own message says why") from error
+    # After an error the process ends without this, which could wait forever for ranks that no longer run.
     torch.distributed.destroy_process_group()
 
 
 def _is_lost_rank(error: RuntimeError) -> bool:
-    """Whether the error is torch's word for a connection that the other side closed."""
+    """Whether torch raised the error because the other side closed a connection."""
     import torch
 
     # gloo raises plain RuntimeErrors, which name the file of its own that they come from.

@@ -66,7 +66,9 @@ def _job_number() -> str | None:
 def environment_of_jobs() -> dict[str, str]:
     """The environment for jobs that this process submits: `python` is its own there.
 
-    What SLURM says to the job that it is in itself, if any, is left out, and what changes the answers of its commands.
+    SLURM's variables of the job that this process is in are not passed on, nor those that change its commands' output.
     """
-    own = {name: text for name, text in os.environ.items() if not name.startswith(OF_A_JOB) or name in OF_THE_CLUSTER}
-    return own | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
+    passed_on = {
+        name: text for name, text in os.environ.items() if not name.startswith(OF_A_JOB) or name in OF_THE_CLUSTER
+    }
+    return passed_on | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}

@@ -27,11 +27,11 @@ SIGNALS_OF_TORCH = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT
 
 
 def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
-    """Run `python -m fercache WORDS` as `count` ranks, and wait for all.
+    """Run `python -m fercache WORDS` as `count` ranks, and wait for all of them.
 
     With `one_job` they train one network together, and where one fails the others are ended; else each works to its own
     end. TERM, INT and USR1 stop all of them as they stop a process alone: Stopped is raised when every rank has saved.
-    RunError, with the ranks, where any failed: its own message said why.
+    RunError naming the ranks that failed, which have logged the reason.
     """
     if ranks().count > 1:
         raise ConfigError("--gpus: starts the processes itself; leave it out under torchrun and srun")
@@ -46,9 +46,8 @@ def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
                 contexts.append(_start(words, group, folder))
             with stop_signals() as stop:
                 statuses = _wait(contexts, stop)
-        except (
-            api.SignalException
-        ) as error:  # raised by torch's own handlers, which are in force while ranks are started
+        except api.SignalException as error:
+            # Raised by torch's own handlers, which are in force while ranks are started.
             raise Stopped(error.sigval.name) from error
         finally:
             for context in contexts:
@@ -57,7 +56,7 @@ def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
     stopped = {Stopped.EXIT_STATUS, *([-signal.SIGTERM] if stop.signal else [])}
     failed = [f"rank {rank} ({_in_words(status)})" for rank, status in statuses if status not in {0, *stopped}]
     if failed:
-        raise RunError(f"{len(failed)} of {count} processes failed, and said why: {', '.join(failed)}")
+        raise RunError(f"{len(failed)} of {count} processes failed, with their reasons above: {', '.join(failed)}")
     if any(status in stopped for _, status in statuses):
         raise Stopped(stop.signal or signal.SIGTERM.name)
 
@@ -74,7 +73,7 @@ def _start(words: Sequence[str], group: Sequence[dict[str, str]], folder: str) -
     """The processes of one group, which can find each other."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, api, start_processes
 
-    api.logger.setLevel(logging.CRITICAL)  # what it says of a failure, a rank has said better
+    api.logger.setLevel(logging.CRITICAL)  # a rank has logged its failure better
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     return start_processes(
         name="fercache",
@@ -88,10 +87,10 @@ def _start(words: Sequence[str], group: Sequence[dict[str, str]], folder: str) -
 def _wait(contexts: Sequence[PContext], stop: StopFlag) -> list[tuple[int, int]]:
     """Wait for all ranks, and pass a signal on; each rank's number and exit status."""
     statuses: list[tuple[int, int]] = []
-    running, told = dict(enumerate(contexts)), None
+    running, forwarded = dict(enumerate(contexts)), None
     while running:
-        if stop.signal != told:
-            told = stop.signal
+        if stop.signal != forwarded:
+            forwarded = stop.signal
             for context in running.values():
                 _signal(context)
         for number, context in list(running.items()):
@@ -105,11 +104,11 @@ def _wait(contexts: Sequence[PContext], stop: StopFlag) -> list[tuple[int, int]]
 
 
 def _signal(context: PContext) -> None:
-    """TERM to all its processes, whatever the signal was: to queue a job again is this process's business."""
+    """TERM to all its processes, whatever the signal was: only this process has its job queued again."""
     for pid in context.pids().values():
         try:
             os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:  # it has ended meanwhile
+        except ProcessLookupError:  # it has just ended
             continue
 
 

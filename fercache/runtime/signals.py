@@ -111,7 +111,12 @@ def begin_worker(worker: int) -> None:
     ignore_interrupts(worker)
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+        def end_with_parent() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @cache

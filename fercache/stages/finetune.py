@@ -100,6 +100,7 @@ def measure_finetune(
     with tempfile.TemporaryDirectory() as nowhere, training_job(Path(nowhere), settings, seed, threads, remedy) as job:
         inputs = _read_inputs(manifest, settings, task, job)
         learner = make_learner(inputs.network(), inputs.criterion, settings, job.precision)
+        assert learner is not None  # a frame network learns
         batches = itertools.chain(inputs.data.batches(0), inputs.data.batches(1))
         with runtime.tuned_convolutions():
             return measure(learner, batches, settings.lr, MEASURED_STEPS)
@@ -121,7 +122,7 @@ class _Inputs:
     def network(self) -> FrameNetwork:
         """The network that training starts from, on the device."""
         network = self.weights.network(len(self.manifest.task.classes))
-        return network.to(runtime.device(), memory_format=torch.channels_last)
+        return network.to(runtime.device()).to(memory_format=torch.channels_last)
 
 
 def _read_inputs(manifest: Path, settings: FinetuneConfig, task: str | None, job: TrainingJob) -> _Inputs:

@@ -46,8 +46,8 @@ def predict(
 ) -> Path:
     """Write the predictions of the run folder `model` for a split; returns the file `out`.
 
-    A head sees the own window of every present frame and gives the middle output, computed in float32 whatever it was
-    trained in: it is written once, and bf16 would move logits by up to .4 %. The logits of a frame network are read
+    A head sees a window around every present frame and gives its middle output, computed in float32 whatever it was
+    trained in: bf16 would move logits by up to .4 %. The logits of a frame network are read
     from the cache. The cache must be the one that the head was trained on; a frame network's, or that of one trained
     end to end, must have been extracted from it.
     """
@@ -59,11 +59,11 @@ def predict(
     check_replaceable(out, fingerprint, settings.split)
     if checkpoint["task"] != data.task.name:
         raise ConfigError(f"{model}: was trained for task {checkpoint['task']}, {manifest} is of task {data.task.name}")
-    videos = data.split(settings.split)
-    if not videos:
+    split_videos = data.split(settings.split)
+    if not split_videos:
         raise DataError(f"{manifest}: has no video in split {settings.split}")
     _check_cache(model, checkpoint, reader)
-    videos = cached_videos(reader, videos, settings.allow_missing)
+    videos = cached_videos(reader, split_videos, settings.allow_missing)
     if not videos:
         raise CacheError(f"{cache}: has none of the videos of split {settings.split}")
     numbers = {video.video_id: reader.frame(video.video_id) for video in videos}
@@ -77,8 +77,8 @@ def predict(
             logits = _middle_logits(model, checkpoint, reader, numbers, settings.batch_size, stop)
     ends = np.cumsum([len(frame) for frame in numbers.values()])[:-1]
     parts = zip(numbers.items(), np.split(logits, ends), strict=True)
-    found = {video_id: VideoPredictions(frame, part) for (video_id, frame), part in parts}
-    _check_finite(model, found)
+    outputs = {video_id: VideoPredictions(frame, part) for (video_id, frame), part in parts}
+    _check_finite(model, outputs)
     predictions = Predictions(
         task=data.task,
         split=settings.split,
@@ -86,18 +86,18 @@ def predict(
         cache=reader.provenance.fingerprint,
         select=checkpoint["select"],
         train_prior=np.asarray(checkpoint["train_prior"]),
-        videos=found,
+        videos=outputs,
     )
     write_predictions(out, predictions)
-    frames = sum(len(video.frame) for video in found.values())
-    log.info("%s: %d frames of %d videos, split %s", out, frames, len(found), settings.split)
+    frames = sum(len(video.frame) for video in outputs.values())
+    log.info("%s: %d frames of %d videos, split %s", out, frames, len(outputs), settings.split)
     return out
 
 
 def _check_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> None:
     """Raise CacheError unless the cache is what the model belongs to, with the fields that differ.
 
-    That of a head is the one that it was trained on; any other model's is extracted from the model itself.
+    A head needs the cache that it was trained on; any other model one that was extracted from itself.
     """
     made_by = cache.provenance
     if checkpoint["kind"] == HEAD:
@@ -143,13 +143,13 @@ def _middle_logits(
     check_before_use(cache, list(numbers), embedding=sees == "embedding", stop=stop.check)
     rows = MappedRows(cache, list(numbers), sees)
     line = TimeLine.of(numbers, checkpoint["window"])
-    windows, steps = WindowSet(line, line.place, checkpoint["window"]), in_order(range(len(rows)), batch_size)
+    windows, steps = WindowSet(line, line.position, checkpoint["window"]), in_order(range(len(rows)), batch_size)
     if not steps:
         return np.empty((0, len(checkpoint["train_prior"])), np.float32)
-    found = runtime.progress(CachedRows(rows, device).middle(windows, steps), "predict", len(steps))
+    batches = runtime.progress(CachedRows(rows, device).middle(windows, steps), "predict", len(steps))
     return infer(
         MiddleOutput(network.to(device)),
-        (Batch(torch.as_tensor(chosen), inputs, torch.empty(0)) for chosen, inputs in found),
+        (Batch(torch.as_tensor(chosen), inputs, torch.empty(0)) for chosen, inputs in batches),
         lambda: runtime.autocast("fp32"),
         stop.check,
     )

@@ -192,9 +192,9 @@ def _manifest_faces(source: Path) -> list[str]:
     every, chosen = [], []
     for video in data.videos:
         frames = video.frames()
-        counts = labelled(video.labels(data.task), data.task)[frames.number - 1]
-        every += frames.path
-        chosen += [path for path, counted in zip(frames.path, counts, strict=True) if counted]
+        counts = labelled(video.labels(data.task), data.task)[frames.frame - 1]
+        every += frames.paths
+        chosen += [path for path, counted in zip(frames.paths, counts, strict=True) if counted]
     return chosen or every
 
 

@@ -24,7 +24,7 @@ from fercache.training.losses import Criterion
 class Batch(NamedTuple):
     """Some samples."""
 
-    index: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index
     """int64 (B,): their numbers in the set."""
     inputs: Any
     """What the network takes: (B, ...) on its device (rows after the B-th only fill up), or named ones of such."""
@@ -93,7 +93,7 @@ def make_learner(
     decay = settings.weight_decay
     if settings.optimizer == "adamw":
         betas = (settings.momentum, 0.999)
-        optimizer = torch.optim.AdamW(groups, settings.lr, betas=betas, weight_decay=decay)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, settings.lr, betas=betas, weight_decay=decay)
     else:
         optimizer = torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, weight_decay=decay)
     return Learner(
@@ -117,7 +117,7 @@ def over_ranks(learner: Learner, ranks: int) -> Learner:
         learner.network,
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        **{buffers_setting: False},
+        **{buffers_setting: False},  # type: ignore[arg-type]
     )
     return replace(learner, network=network, ranks=ranks)
 

@@ -55,7 +55,7 @@ class Source(Protocol):
         """The windows of each step, whole."""
 
     def middle(self, windows: WindowSet, steps: Steps) -> Iterator[tuple[list[int], IndexedWindows]]:
-        """The windows of each step over rows that they share, each row once."""
+        """The windows of each step over the rows that they share, each row once."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class CachedRows:
             rows, present = windows.rows(chosen)
             return chosen, self._gather(rows), rows, present
 
-        for chosen, found, rows, present in ahead(steps, load, active=self._on_gpu):
-            yield WindowBatch(chosen, found.to(self.device, non_blocking=True).float(), rows, present)
+        for chosen, gathered, rows, present in ahead(steps, load, active=self._on_gpu):
+            yield WindowBatch(chosen, gathered.to(self.device, non_blocking=True).float(), rows, present)
 
     def middle(self, windows: WindowSet, steps: Steps) -> Iterator[tuple[list[int], IndexedWindows]]:
         """Over float32 (F, D)."""
@@ -82,8 +82,8 @@ class CachedRows:
             unique, index = each_once(windows.rows(chosen)[0])
             return chosen, self._gather(unique), index
 
-        for chosen, found, index in ahead(steps, load, active=self._on_gpu):
-            rows = found.to(self.device, non_blocking=True).float()
+        for chosen, gathered, index in ahead(steps, load, active=self._on_gpu):
+            rows = gathered.to(self.device, non_blocking=True).float()
             yield chosen, IndexedWindows(rows, runtime.to_device(index, self.device))
 
     @property
@@ -91,8 +91,8 @@ class CachedRows:
         return self.device.type == "cuda"
 
     def _gather(self, rows: np.ndarray) -> torch.Tensor:
-        found = self.rows.gather(rows)
-        return found.pin_memory() if self._on_gpu else found
+        gathered = self.rows.gather(rows)
+        return gathered.pin_memory() if self._on_gpu else gathered
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class OpenedFrames:
     paths: Sequence[str]
     """F files."""
     every: Sequence[Sequence[str]]
-    """Those of all splits, which are looked through when one cannot be decoded."""
+    """Those of all splits, which are checked when one cannot be decoded."""
     record: Preprocessing
     crop_scale: tuple[float, float]
     flip: bool
@@ -115,7 +115,7 @@ class OpenedFrames:
         return ImageSurvey(self.paths)
 
     def training(self, windows: WindowSet, steps: Steps, epoch: int) -> Iterator[WindowBatch]:
-        """Over prepared frames, float32 (n, 3, S, S); a frame that stands in two windows is there twice."""
+        """Over prepared frames, float32 (n, 3, S, S); a frame of two windows appears twice."""
         boxes = None
         if self.flip or self.crop_scale != (1.0, 1.0):
             boxes = epoch_boxes(len(windows), self.crop_scale, self.flip, self.seed, epoch)
@@ -126,8 +126,8 @@ class OpenedFrames:
             if boxes is None:
                 pixels = prepare(batch.to(self.device), self.record)
             else:
-                own = runtime.to_device(boxes[torch.as_tensor(chosen)[window]], self.device)
-                pixels = normalise(crop(batch.to(self.device), own, self.record.image_size), self.record)
+                frame_boxes = runtime.to_device(boxes[torch.as_tensor(chosen)[window]], self.device)
+                pixels = normalise(crop(batch.to(self.device), frame_boxes, self.record.image_size), self.record)
             yield WindowBatch(chosen, self._windows(pixels, index), rows, present)
 
     def middle(self, windows: WindowSet, steps: Steps) -> Iterator[tuple[list[int], IndexedWindows]]:
@@ -170,16 +170,16 @@ def cached_videos(cache: Cache, videos: Sequence[Video], allow_missing: bool) ->
     Raises CacheError naming those that it lacks (a warning where they are allowed to be missing), and those that
     are unfinished or of another cache.
     """
-    there = cache.check((video.video_id for video in videos), allow_missing=allow_missing)
-    missing = [video.video_id for video in videos if video.video_id not in there]
+    present = cache.check((video.video_id for video in videos), allow_missing=allow_missing)
+    missing = [video.video_id for video in videos if video.video_id not in present]
     if missing:
         log.warning("%s: lacks %d of %d videos: %s", cache.path, len(missing), len(videos), ", ".join(missing))
-    return [video for video in videos if video.video_id in there]
+    return [video for video in videos if video.video_id in present]
 
 
 def trained_on(path: Path, checkpoint: Mapping[str, Any]) -> Provenance:
-    """The cache that a head, read from `path`, was trained on; WeightsError where its record is none."""
+    """The cache that a head, read from `path`, was trained on; WeightsError where its record is damaged."""
     try:
         return Provenance.from_plain(checkpoint["provenance"])
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: is damaged: the record of its cache is none: {error}") from error
+        raise WeightsError(f"{path}: is damaged: its record of the cache: {error}") from error

@@ -27,14 +27,14 @@ def validation_logits(
 ) -> np.ndarray:
     """The logits of all N = `count` validation samples, float32 (N, C), on every rank.
 
-    `batches` are those of this rank's `share_of` the samples, in order. The ranks' logits are put
-    together by place: each sample counts once, whatever the number of ranks. Raises RunError where
-    some are not finite, with the samples' names, which `describe` gives.
+    `batches` are those of this rank's `share_of` the samples, in order. Each sample counts once, whatever
+    the number of ranks. Raises RunError where some logits are not finite, with the samples' names by
+    `describe`.
     """
     ranks = runtime.ranks()
-    own = infer(network, batches, lambda: runtime.autocast(precision), check)  # (share, C)
-    logits = np.empty((count, own.shape[1]), np.float32)
-    for rank, rows in enumerate(ranks.gather(torch.from_numpy(own)).numpy()):
+    share = infer(network, batches, lambda: runtime.autocast(precision), check)  # (share, C)
+    logits = np.empty((count, share.shape[1]), np.float32)
+    for rank, rows in enumerate(ranks.gather(torch.from_numpy(share)).numpy()):
         logits[share_of(count, rank, ranks.count)] = rows
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):

@@ -23,9 +23,9 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path):
     for name in ("00010.jpg", "2.png", "00001.JPG", "notes.txt", ".DS_Store", "x.jpg"):
         (tmp_path / name).touch()
     frames = list_frames(tmp_path)
-    assert frames.number.tolist() == [1, 2, 10]
-    assert list(frames.path) == [str(tmp_path / name) for name in ("00001.JPG", "2.png", "00010.jpg")]
-    assert list_frames(tmp_path, 5).number.tolist() == [1, 2]
+    assert frames.frame.tolist() == [1, 2, 10]
+    assert list(frames.paths) == [str(tmp_path / name) for name in ("00001.JPG", "2.png", "00010.jpg")]
+    assert list_frames(tmp_path, 5).frame.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_frames_in_each_format_whatever_the_name(tmp_path, kind):
     assert np.abs(decode(str(tmp_path / "1.jpg")).mean(axis=(0, 1)) - (10, 200, 30)).max() < 4
     for name in ("2.bmp", "3.webp"):
         (tmp_path / name).touch()
-    assert list_frames(tmp_path).number.tolist() == [1, 2, 3]
+    assert list_frames(tmp_path).frame.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "1.png"])

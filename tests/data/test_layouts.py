@@ -100,7 +100,7 @@ def test_a_video_with_two_folders_of_frames_is_refused_with_both(root):
 def test_two_folders_of_one_track_are_refused_with_both(root):
     shutil.copytree(root / "annotations" / "EXPR_Set", root / "Second ABAW" / "EXPR_Classification_Challenge")
     with pytest.raises(
-        DataError, match=r"Second ABAW/EXPR_Classification_Challenge, .*annotations/EXPR_Set: which one"
+        DataError, match=r"Second ABAW/EXPR_Classification_Challenge, .*annotations/EXPR_Set: keep only one"
     ):
         build_manifest(root, EXPR)
 

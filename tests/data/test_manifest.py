@@ -59,8 +59,8 @@ def test_what_disagrees_is_reconciled_by_the_rule_and_told(tmp_path):
     text = "\n".join(account.lines(manifest))
     for words in (
         "more_images (2 beyond 5)",
-        "more_lines (9 lines, 8 given)",
-        "guess from the last image (--lengths tells it): unlabelled",
+        "more_lines (9 lines, 8 in --lengths)",
+        "guess from the last image (--lengths can name it): unlabelled",
         "without a frames folder; they count as videos without a face: no_images",
         "annotations/EXPR_Set/Validation_Set",
         "14 frames with a face (8 of them labelled), 19 without",
@@ -137,7 +137,7 @@ GOOD = "# fercache-manifest 1\n# task: expr\n# root: .\nvideo_id,split,frames_di
         (GOOD.replace("# task: expr\n", ""), "'# task: ...' is missing"),
         (GOOD.replace("expr", "smile"), "'smile' is not a task"),
         (GOOD.replace("split,", ""), "the columns are"),
-        (GOOD, "holds no video"),
+        (GOOD, "contains no video"),
         (GOOD + "x,train,,,3\n", "line 5: found 5 fields, expected 6"),
         (GOOD + "x,training,,,3,x\n", "line 5: split: found 'training', expected one of train, validation, test"),
         (GOOD + "x,train,,,many,x\n", "line 5: num_frames: found 'many'"),
@@ -191,7 +191,7 @@ def test_labels_are_cut_or_filled_to_the_length(small_root, tmp_path):
     manifest = read_manifest(path)
     assert manifest.videos[0].labels(EXPR).tolist() == [0] * 6 + [4] * 6 + [-1, -1]
     assert manifest.videos[1].labels(EXPR).tolist() == [1, 2, 3]
-    np.testing.assert_array_equal(manifest.videos[1].frames().number, [1, 2, 3])
+    np.testing.assert_array_equal(manifest.videos[1].frames().frame, [1, 2, 3])
 
 
 @pytest.mark.parametrize("video_id", ["", ".", "..", "a/b", "a\\b", "..a", ".hidden", "a\0", "#a", "a\udcff"])

@@ -17,7 +17,7 @@ videos = st.lists(frames, min_size=1, max_size=6).map(lambda parts: {f"v{k}": pa
 @given(videos, lengths)
 def test_inference_windows_are_those_of_each_video(found, length):
     line = TimeLine.of(found, length)
-    every = WindowSet(line, line.place, length)
+    every = WindowSet(line, line.position, length)
     assert len(every) == sum(map(len, found.values()))
     rows, present = every.rows(range(len(every)))
     for first, frame in zip(line.first, found.values(), strict=False):
@@ -50,7 +50,7 @@ def test_training_windows_are_those_of_each_video(found, length, data):
 def test_a_line_by_hand():
     line = TimeLine.of({"a": np.array([1, 4]), "none": np.array([], int), "b": np.array([2])}, 3)
     assert line.first.tolist() == [0, 2, 2, 3]
-    assert line.place.tolist() == [1, 4, 12]
+    assert line.position.tolist() == [1, 4, 12]
     made = WindowSet(line, np.array([12, 4]), 3)
     rows, present = made.rows([1, 0])
     assert rows.tolist() == [[1, 1, 1], [2, 2, 2]] and present.tolist() == [[False, True, False]] * 2

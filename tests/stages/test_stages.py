@@ -93,7 +93,7 @@ def network_logits(project, video_id):
     with torch.inference_mode():
         parts = [
             network(prepare(batch.frames, weights.preprocessing))
-            for batch in FrameLoader(video.frames().path, in_order(range(len(video.frames().path)), 1), 0)
+            for batch in FrameLoader(video.frames().paths, in_order(range(len(video.frames().paths)), 1), 0)
         ]
     return torch.cat(parts).numpy()
 

@@ -192,7 +192,7 @@ def test_missing_videos_are_named_and_may_be_left_out(project, tmp_path, caplog)
     path = predict(run, project.manifest, cache, tmp_path / "p.h5", PredictConfig(allow_missing=True))
     assert list(read_predictions(path).videos) == ["v"]
     (cache / "v.h5").unlink()
-    with pytest.raises(DataError, match="split validation: no labelled frame in the 0 videos that are there"):
+    with pytest.raises(DataError, match="split validation: no labelled frame in its 0 videos"):
         project.train(tmp_path / "other", cache=cache, allow_missing=True)
     for model in (run, project.cnn):
         with pytest.raises(CacheError, match="has none of the videos of split validation"):
@@ -380,8 +380,8 @@ def test_broken_frames_stop_it_and_are_all_named(project, tmp_path):
         ({"weights": None}, ConfigError, "needs `weights`"),
         ({"standardise": True}, ConfigError, "comes with `init`"),
         ({"head": "mean", "init": None}, ConfigError, "mean is of cached logits"),
-        ({"window": 5}, ConfigError, "window is 9 there, 5 here"),
-        ({"head": "transformer"}, ConfigError, "head is 'gru' there, 'transformer' here"),
+        ({"window": 5}, ConfigError, "window: found 9, expected 5"),
+        ({"head": "transformer"}, ConfigError, "head: found 'gru', expected 'transformer'"),
         ({"weights": "none"}, CacheError, "was trained on a cache of another frame network than none"),
         ({"init": "nowhere"}, FercacheError, "is no run with a finished epoch"),
     ],

@@ -70,10 +70,10 @@ def test_layout_and_lengths(made):
     assert {path.name for path in (made / "cropped_aligned").iterdir()} == {video.name for video in videos}
     for video in videos:
         frames = list_frames(made / "cropped_aligned" / video.name)
-        assert frames.number[-1] <= video.num_frames
-        names = [Path(path).name for path in frames.path]
-        assert names == [f"{number:05d}.jpg" for number in frames.number]
-        with Image.open(frames.path[0]) as image:
+        assert frames.frame[-1] <= video.num_frames
+        names = [Path(path).name for path in frames.paths]
+        assert names == [f"{number:05d}.jpg" for number in frames.frame]
+        with Image.open(frames.paths[0]) as image:
             assert (image.format, image.size, image.mode) == ("JPEG", (64, 64), "RGB")
         for name in ("expr", "au"):
             task = TASKS[name]
@@ -94,7 +94,7 @@ def test_frames_are_there_exactly_where_a_face_is(tmp_path):
     missing = 0
     for video in plan_videos(settings):
         timeline = make_timeline(settings, video)
-        number = list_frames(out / "cropped_aligned" / video.name).number
+        number = list_frames(out / "cropped_aligned" / video.name).frame
         assert number.tolist() == (np.flatnonzero(timeline.face) + 1).tolist()
         expression = read_annotation(out / f"annotations/EXPR_Set/Train_Set/{video.name}.txt", TASKS["expr"])
         units = read_annotation(out / f"annotations/AU_Set/Train_Set/{video.name}.txt", TASKS["au"])

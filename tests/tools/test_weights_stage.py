@@ -248,7 +248,7 @@ def labelled_faces(manifest, split, count):
     paths, labels = [], []
     for video in data.split(split):
         frames = video.frames()
-        own = video.labels(data.task)[frames.number - 1]
+        own = video.labels(data.task)[frames.frame - 1]
         keep = np.flatnonzero(labelled(own, data.task))
         paths += [frames.path[place] for place in keep]
         labels += own[keep].tolist()

@@ -117,22 +117,23 @@ class Extractor:
         """Hand a batch to the device; the function returned waits for its results."""
         count, index = len(batch.index), batch.index.numpy()
         if not count:
-            shape = self.network.classifier.in_features, self.network.classifier.out_features
-            return lambda: EmbeddedBatch(index, *(np.empty((0, width), np.float32) for width in shape), batch.failures)
+            nothing = np.empty((0, self.network.classifier.in_features), np.float32)
+            no_logits = np.empty((0, self.network.classifier.out_features), np.float32)
+            return lambda: EmbeddedBatch(index, nothing, no_logits, batch.failures)
         with self.times.of("preprocessing"):
             inputs = filled(prepare(batch.to(self.device), self.record), self.batch_size)  # (batch_size, 3, S, S)
         with self.times.of("network"):
             embedding = self.embed(inputs)
-            outputs = embedding, self.network.classify(embedding)
+            logits = self.network.classify(embedding)
             # From a GPU the copies follow the computation, into page-locked memory.
-            kept = [rows[:count].float().to("cpu", non_blocking=True) for rows in outputs]
+            embedding, logits = (rows[:count].float().to("cpu", non_blocking=True) for rows in (embedding, logits))
             copied = torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
 
         def results() -> EmbeddedBatch:
             if copied is not None:
                 with self.times.of("network"):
                     copied.synchronize()
-            return EmbeddedBatch(index, *(rows.numpy() for rows in kept), batch.failures)
+            return EmbeddedBatch(index, embedding.numpy(), logits.numpy(), batch.failures)
 
         return results
 

@@ -120,7 +120,7 @@ def prepare_extraction(
         batch_size=batch_size,
         threads=threads,
         videos=len(videos),
-        frames=sum(len(listed.path) for listed in frames),
+        frames=sum(len(listed.paths) for listed in frames),
         missing=tuple(_missing_videos(cache, videos, frames, provenance, shape, cache_exists=existing is not None)),
     )
 
@@ -198,7 +198,8 @@ def _compare_recorded(cache: Path, recorded: Mapping[str, object], resolved: Map
 
 def _list_frames(videos: Sequence[Video]) -> list[FrameList]:
     """The frames of each video; DataError with all folders that cannot be used."""
-    frames, problems = [], []
+    frames: list[FrameList] = []
+    problems: list[str] = []
     for video in videos:
         try:
             frames.append(video.frames())
@@ -247,10 +248,10 @@ def _missing_videos(
     begun = begun_videos(cache)
     missing = []
     for video, listed in lacking:
-        file, count = cache / f"{video.video_id}.h5", len(listed.path)
+        file, count = cache / f"{video.video_id}.h5", len(listed.paths)
         saved = np.zeros(count, bool)
         if file.name in begun:
-            header = header_of(file, provenance, shape, listed.number, listed.digest(0) if count else "")
+            header = header_of(file, provenance, shape, listed.frame, listed.digest(0) if count else "")
             saved = saved_rows(begun[file.name], header, shape, count)
         missing.append(MissingVideo(video.video_id, listed, np.flatnonzero(~saved)))
     return missing
@@ -262,7 +263,9 @@ def _unfinished(cache: Cache, videos: Sequence[Video], frames: Sequence[FrameLis
     Raises CacheError with all files that are of another cache, or hold other frames (of another data
     set, or from before frames were added).
     """
-    unfinished, problems, skipped = [], [], 0
+    unfinished: list[tuple[Video, FrameList]] = []
+    problems: list[str] = []
+    skipped = 0
     for video, listed in zip(videos, frames, strict=True):
         try:
             if not cache.has(video.video_id):

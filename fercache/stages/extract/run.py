@@ -56,7 +56,7 @@ class Extraction:
 
     def __init__(self, cache: Cache, setup: ExtractionSetup, settings: ExtractConfig, extractor: Extractor) -> None:
         self.cache, self.setup, self.settings, self.extractor = cache, setup, settings, extractor
-        self.paths = JoinedPaths([video.frames.path for video in setup.missing])
+        self.paths = JoinedPaths([video.frames.paths for video in setup.missing])
         self.times = extractor.times
         # Two more batches are in the network's hands.
         self.writer = BackgroundWriter(self.times, max(1, MOST_LOST // setup.batch_size - 2))
@@ -145,8 +145,8 @@ class Extraction:
                 self.cache.file(video.video_id),
                 self.setup.record.provenance,
                 self.setup.shape,
-                frames.number,
-                frames.digest(0) if len(frames.path) else "",
+                frames.frame,
+                frames.digest(0) if len(frames.paths) else "",
             )
             self.in_progress[number] = _VideoInProgress(video, journal, remaining=len(video.rows))
         return self.in_progress[number]
@@ -157,7 +157,7 @@ class Extraction:
         rows = (index - self.paths.start[number]).astype(np.int32)
         kept_logits = None if shape.classes is None else logits
         stored, bad = as_stored(embedding, kept_logits, shape.dtype)
-        video.not_finite += video.video.frames.number[rows[bad]].tolist()
+        video.not_finite += video.video.frames.frame[rows[bad]].tolist()
         video.remaining -= len(rows)
         part = Part(rows[~bad], stored[~bad], None if kept_logits is None else kept_logits[~bad])
         self.writer.submit(partial(video.journal.append, part))
@@ -185,7 +185,7 @@ class Extraction:
     def _write(self, video: _VideoInProgress) -> None:
         """Write a video's file from its journal, which is then removed."""
         frames, journal, video_id = video.video.frames, video.journal, video.video.video_id
-        present = np.ones(len(frames.path), bool)
+        present = np.ones(len(frames.paths), bool)
         present[list(video.unreadable)] = False
         first = np.flatnonzero(present)[:1]
         if not self.cache.has(video_id):  # another process may have finished it meanwhile
@@ -194,7 +194,7 @@ class Extraction:
                 self.cache.file(video_id),
                 self.setup.record.provenance,
                 self.setup.shape,
-                frames.number,
+                frames.frame,
                 present,
                 journal.parts(),
                 source=frames.digest(int(first[0])) if len(first) else "",
@@ -204,7 +204,7 @@ class Extraction:
 
 def measure(setup: ExtractionSetup, settings: ExtractConfig, stop: runtime.StopFlag) -> tuple[float | None, list[str]]:
     """Frames/s of the first batches of the missing videos, and what is wrong with those that cannot be decoded."""
-    paths = JoinedPaths([video.frames.path for video in setup.missing])
+    paths = JoinedPaths([video.frames.paths for video in setup.missing])
     batches = in_order(range(min(len(paths), MEASURED_BATCHES * setup.batch_size)), setup.batch_size)
     extractor = make_extractor(setup)
     loader, times = extractor.load(paths, batches, settings.workers), extractor.times

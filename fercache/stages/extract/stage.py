@@ -147,7 +147,7 @@ def plan_extraction(
 
 def _bytes_needed(setup: ExtractionSetup) -> int:
     """The files, and the longest video a second time: its rows lie in a journal until its file is whole."""
-    counts = [len(video.frames.path) for video in setup.missing]
+    counts = [len(video.frames.paths) for video in setup.missing]
     return setup.shape.row_bytes * (sum(counts) + max(counts, default=0)) + FILE_BYTES * len(counts)
 
 

@@ -19,7 +19,7 @@ from fercache.cache.reader import Cache
 from fercache.cache.verify import check_before_use
 from fercache.config import TrainTemporalConfig
 from fercache.data.annotations import labelled
-from fercache.data.frames import JoinedPaths
+from fercache.data.frames import FrameList, JoinedPaths
 from fercache.data.manifest import Manifest, Video
 from fercache.data.time_line import TimeLine, WindowSet
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
@@ -36,7 +36,7 @@ Numbers = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Split:
-    """The windows of a split: those to train on, or the own window of each labelled frame."""
+    """The windows of a split: those to train on, or one around each labelled frame."""
 
     labels: np.ndarray
     """int8 (F,) or (F, C), of all present frames."""
@@ -45,13 +45,13 @@ class Split:
 
     def position_labels(self, rows: np.ndarray, present: np.ndarray, invalid: int) -> torch.Tensor:
         """Of windows whose positions take `rows` (B, L): int8 (B, L) or (B, L, C), `invalid` where one is held."""
-        found = self.labels[rows]
-        found[~present] = invalid
-        return torch.from_numpy(found)
+        labels = self.labels[rows]
+        labels[~present] = invalid
+        return torch.from_numpy(labels)
 
     def middle_labels(self) -> np.ndarray:
         """Of each window, that of its middle: int8 (N,) or (N, C)."""
-        return self.labels[np.searchsorted(self.windows.line.place, self.windows.centre)]
+        return self.labels[np.searchsorted(self.windows.line.position, self.windows.centre)]
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Inputs:
     network: Callable[[], TemporalNetwork]
     """Makes the network that training begins with."""
     check: Callable[[Callable[[], None]], None]
-    """Reads everything; raises CacheError for what is wrong with it, and what it is given to call may raise, too."""
+    """Reads everything; raises CacheError for what is wrong. Calls its argument in between, which may raise, too."""
     kind: str
     """Of its checkpoint."""
     header: dict[str, Any]
-    """What the checkpoint says of the network's place."""
+    """What the checkpoint records of the network's input."""
     values: dict[str, Any]
     """What the run records of all this."""
 
@@ -75,15 +75,15 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
     """Windows of the rows of a cache."""
     cache, head = Cache(path), get_head(settings.head)
     if seen_by(head) == "logits" and cache.provenance.task != data.task.name:
-        found = f"logits of task {cache.provenance.task}" if cache.provenance.classifier else "no logits"
+        contents = f"logits of task {cache.provenance.task}" if cache.provenance.classifier else "no logits"
         needed = f"head {settings.head} needs the cache of a frame network that was fine-tuned for {data.task.name}"
-        raise CacheError(f"{path}: has {found}; {needed}")
+        raise CacheError(f"{path}: has {contents}; {needed}")
     videos = [video for split in SPLITS for video in data.split(split)]
-    there = cached_videos(cache, videos, settings.allow_missing)
-    chosen = {split: [video for video in there if video.split == split] for split in SPLITS}
-    numbers = {video.video_id: cache.frame(video.video_id) for video in there}
+    cached = cached_videos(cache, videos, settings.allow_missing)
+    chosen = {split: [video for video in cached if video.split == split] for split in SPLITS}
+    numbers = {video.video_id: cache.frame(video.video_id) for video in cached}
     splits = _splits(data, settings, chosen, numbers)
-    rows = {split: MappedRows(cache, made.line.video_ids, seen_by(head)) for split, (_, made) in splits.items()}
+    rows = {split: MappedRows(cache, windows.line.video_ids, seen_by(head)) for split, (_, windows) in splits.items()}
     width, device = rows["train"].width, runtime.device()
 
     def network() -> TemporalNetwork:
@@ -91,7 +91,10 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
         return TemporalNetwork(head(len(data.task.classes), width), standardise)
 
     return Inputs(
-        splits={split: Split(*made, CachedRows(rows[split], device)) for split, made in splits.items()},
+        splits={
+            split: Split(labels, windows, CachedRows(rows[split], device))
+            for split, (labels, windows) in splits.items()
+        },
         network=network,
         check=lambda stop: check_before_use(cache, list(numbers), embedding=seen_by(head) == "embedding", stop=stop),
         kind=HEAD,
@@ -99,7 +102,7 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
         values={
             "cache": str(path.resolve()),
             "cache_fingerprint": cache.provenance.fingerprint,
-            "missing": sorted({video.video_id for video in videos} - {video.video_id for video in there}),
+            "missing": sorted({video.video_id for video in videos} - {video.video_id for video in cached}),
         },
     )
 
@@ -110,17 +113,29 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
     weights = load_weights(str(settings.weights))
     start = _start(data, settings, weights)
     videos = {split: data.split(split) for split in SPLITS}
-    frames, problems = {}, []
+    frames: dict[str, FrameList] = {}
+    problems: list[str] = []
     for video in [video for split in SPLITS for video in videos[split]]:
         try:
             frames[video.video_id] = video.frames()
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    splits = _splits(data, settings, videos, {video_id: listed.number for video_id, listed in frames.items()})
-    own = (weights.preprocessing, settings.crop_scale, settings.flip, settings.workers, seed, runtime.device())
-    paths = {split: JoinedPaths([frames[video.video_id].path for video in videos[split]]) for split in SPLITS}
-    every = tuple(paths.values())
+    splits = _splits(data, settings, videos, {video_id: listed.frame for video_id, listed in frames.items()})
+    paths = {split: JoinedPaths([frames[video.video_id].paths for video in videos[split]]) for split in SPLITS}
+    sources = {
+        split: OpenedFrames(
+            split_paths,
+            tuple(paths.values()),
+            weights.preprocessing,
+            settings.crop_scale,
+            settings.flip,
+            settings.workers,
+            seed,
+            runtime.device(),
+        )
+        for split, split_paths in paths.items()
+    }
 
     def network() -> TemporalNetwork:
         begun = start or TemporalNetwork(get_head(settings.head)(len(data.task.classes), width))
@@ -135,7 +150,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
 
     width = weights.architecture.embedding_dim
     return Inputs(
-        splits={split: Split(*made, OpenedFrames(paths[split], every, *own)) for split, made in splits.items()},
+        splits={split: Split(labels, windows, sources[split]) for split, (labels, windows) in splits.items()},
         network=network,
         check=lambda stop: None,
         kind=END_TO_END,
@@ -172,9 +187,12 @@ def _start(data: Manifest, settings: TrainTemporalConfig, weights: FrameWeights)
         return None
     path = Path(settings.init)
     checkpoint = load_run(path, HEAD)
-    found = {"head": checkpoint["head"], "task": checkpoint["task"], "window": checkpoint["window"]}
-    here = {"head": settings.head, "task": data.task.name, "window": settings.window}
-    problems = [f"{path}: {key} is {found[key]!r} there, {here[key]!r} here" for key in here if found[key] != here[key]]
+    expected = {"head": settings.head, "task": data.task.name, "window": settings.window}
+    problems = [
+        f"{path}: {key}: found {checkpoint[key]!r}, expected {value!r}"
+        for key, value in expected.items()
+        if checkpoint[key] != value
+    ]
     raise_problems(problems, ConfigError)
     made_by = trained_on(path, checkpoint)
     wanted = (weights.backbone_digest, weights.architecture.name, weights.preprocessing.as_plain())
@@ -187,7 +205,8 @@ def _splits(
     data: Manifest, settings: TrainTemporalConfig, videos: Mapping[str, Sequence[Video]], numbers: Numbers
 ) -> dict[str, tuple[np.ndarray, WindowSet]]:
     """Labels and windows of both splits; DataError with all that is wrong with labels."""
-    made, problems = {}, []
+    made: dict[str, tuple[np.ndarray, WindowSet]] = {}
+    problems: list[str] = []
     for split in SPLITS:
         try:
             labels = _row_labels(data, split, videos[split], numbers)
@@ -199,7 +218,7 @@ def _splits(
         if split == "train":
             centre = line.training_centres(counts, settings.window, settings.stride)
         else:
-            centre = line.place[counts]
+            centre = line.position[counts]
         made[split] = (labels, WindowSet(line, centre, settings.window))
     raise_problems(problems, DataError)
     return made
@@ -207,18 +226,19 @@ def _splits(
 
 def _row_labels(data: Manifest, split: str, videos: Sequence[Video], numbers: Numbers) -> np.ndarray:
     """The labels of all present frames, int8 (F,) or (F, C)."""
-    found, problems = [], []
+    row_labels: list[np.ndarray] = []
+    problems: list[str] = []
     for video in videos:
         frame = numbers[video.video_id]
         try:
             if len(frame) and frame[-1] > video.num_frames:
                 raise DataError(
-                    f"{video.video_id}: frame {frame[-1]} is there, and the manifest says {video.num_frames} frames"
+                    f"{video.video_id}: has frame {frame[-1]}, but the manifest says {video.num_frames} frames"
                 )
-            found.append(video.labels(data.task)[frame - 1])
+            row_labels.append(video.labels(data.task)[frame - 1])
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    if not any(labelled(labels, data.task).any() for labels in found):
-        raise DataError(f"split {split}: no labelled frame in the {len(videos)} videos that are there")
-    return np.concatenate(found)
+    if not any(labelled(labels, data.task).any() for labels in row_labels):
+        raise DataError(f"split {split}: no labelled frame in its {len(videos)} videos")
+    return np.concatenate(row_labels)

@@ -10,9 +10,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from fercache import runtime
 from fercache.config import TrainTemporalConfig
@@ -124,7 +126,7 @@ def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTempor
         *(job.threads, len(training.windows), settings.window, len(validation.windows)),
     )
     runtime.seed_everything(job.seed)
-    network = inputs.network().to(runtime.device(), memory_format=torch.channels_last)
+    network = inputs.network().to(runtime.device()).to(memory_format=torch.channels_last)
     header = {
         "head": settings.head,
         "task": data.task.name,
@@ -165,7 +167,7 @@ class WindowTrainingData:
         """Video and centre of training windows."""
         return self.inputs.splits["train"].windows.names(np.asarray(index))
 
-    def validate(self, network: TemporalNetwork, check: Callable[[], None]) -> dict[str, float]:
+    def validate(self, network: nn.Module, check: Callable[[], None]) -> dict[str, float]:
         """The scores of the middle outputs, for every labelled frame."""
         split = self.inputs.splits["validation"]
         batch_size = MIDDLE_BATCH if self.inputs.kind == HEAD else MIDDLE_BATCH_FRAMES
@@ -173,7 +175,7 @@ class WindowTrainingData:
         batches = runtime.progress(split.source.middle(split.windows, steps), "validation", len(steps))
         labels = split.middle_labels()
         logits = validation_logits(
-            MiddleOutput(network),
+            MiddleOutput(cast(TemporalNetwork, network)),
             (Batch(torch.as_tensor(chosen), windows, torch.empty(0)) for chosen, windows in batches),
             len(labels),
             self.job.precision,
