@@ -63,25 +63,16 @@ def intervals(name: str, values: Mapping[str, Value]) -> Markup:
     for label, value in values.items():
         words = wrapped(label, 48)
         bottom = y + 20 + LINE_PX * len(words)
-        rows.append(
-            {
-                "label": label,
-                "words": words,
-                "y": y,
-                "bottom": bottom,
-                "value": value,
-                "known": math.isfinite(value.low),
-            }
-        )
+        rows.append({"label": label, "words": words, "y": y, "bottom": bottom, "value": value})
         y = bottom
     axes = Axes(20, 6, 320, y - 6, (ticks[0], ticks[-1]), (0, 1), ticks, [], name)
-    return render("intervals.svg", name=name, rows=rows, axes=axes, colour=SERIES[0])
+    return render("intervals.svg", name=name, rows=rows, axes=axes)
 
 
 def reliability(name: str, calibration: Calibration) -> Markup:
-    """How often it was so, over how likely it was said to be; a dot's area is the bin's share of the frames."""
+    """Observed share over predicted probability; a dot's area is the bin's share of the frames (Guo et al. 2017)."""
     ticks = (0, 0.25, 0.5, 0.75, 1)
-    axes = Axes(46, 12, 220, 220, (0, 1), (0, 1), ticks, ticks, "said to be so likely")
+    axes = Axes(46, 12, 220, 220, (0, 1), (0, 1), ticks, ticks, "predicted probability")
     bins = np.flatnonzero(calibration.count)
     confidence, accuracy = calibration.said[bins], calibration.found[bins]
     radius = 2 + 7 * np.sqrt(calibration.count[bins] / max(1, calibration.count.max()))
@@ -89,7 +80,7 @@ def reliability(name: str, calibration: Calibration) -> Markup:
         {"from": start, "confidence": x, "accuracy": y, "xy": (axes.x_px(x), axes.y_px(y)), "radius": float(r)}
         for start, x, y, r in zip(bins / BINS, confidence, accuracy, radius, strict=True)
     ]
-    return render("reliability.svg", name=name, ece=calibration.ece, axes=axes, dots=dots, colour=SERIES[0])
+    return render("reliability.svg", name=name, ece=calibration.ece, axes=axes, dots=dots)
 
 
 ROOT3 = math.sqrt(3) / 2
@@ -98,7 +89,7 @@ ROOT3 = math.sqrt(3) / 2
 def simplex_map(
     models: Sequence[str], points: np.ndarray, scores: np.ndarray, marks: Mapping[str, np.ndarray]
 ) -> Markup:
-    """Scores (P,) at weights (P, 3) as shades in a triangle whose corners are the models alone."""
+    """Scores (P,) at weights (P, 3) as shades in a triangle; each of its corners is one model alone."""
     title = wrapped(models[0], 48)
     side, left, top = 280.0, 40.0, 8.0 + LINE_PX * (len(title) + 1)
     corners = np.array([(left + side / 2, top), (left, top + side * ROOT3), (left + side, top + side * ROOT3)])

@@ -9,7 +9,6 @@ import numpy as np
 from markupsafe import Markup
 
 from fercache.report.charts import curves, intervals, reliability, simplex_map
-from fercache.report.colours import UNKNOWN
 from fercache.report.findings import Ensemble, Findings
 from fercache.report.rendering import render
 from fercache.report.time_lines import time_line
@@ -63,7 +62,7 @@ def _ensemble(ensemble: Ensemble) -> dict[str, object]:
         "caption": f"{ensemble.name}: weights {weights}; smoothed by {content['half_width']} frames to either side",
         "rows": [
             (f"{name}, {where}", result)
-            for key, where in (("in_sample", "on the frames chosen on"), ("across_folds", "across folds"))
+            for key, where in (("in_sample", "in sample"), ("across_folds", "across folds"))
             for name, result in content[key].items()
         ],
         "notes": content["notes"],
@@ -114,14 +113,14 @@ def calibration(findings: Findings) -> Markup:
 def videos(findings: Findings) -> Markup:
     """Time lines of some videos."""
     time_lines = [time_line(findings.task, timeline) for timeline in findings.timelines]
-    return render("videos.html", time_lines=time_lines, unknown=UNKNOWN)
+    return render("videos.html", time_lines=time_lines)
 
 
 SECTIONS: dict[str, Callable[[Findings], Markup | None]] = {
     "Scores": scores,
     "Weights": weights,
     "Training": training,
-    "What is confused": confusion,
+    "Confusion": confusion,
     "Calibration": calibration,
     "Videos": videos,
 }

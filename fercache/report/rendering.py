@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import textwrap
 from functools import cache
 
@@ -12,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from fercache.report.colours import css, ink, shade
+from fercache.report import colours
 from fercache.results.wording import about_intervals, counts, span
 
 LINE_PX = 15
@@ -34,8 +35,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: f"{value:.2f}" if isinstance(value, float) else value,
     )
-    environment.globals.update(css=css, ink=ink, shade=shade, line_px=LINE_PX, zip=zip)
+    environment.globals.update(colours=colours, line_px=LINE_PX, zip=zip)
     environment.globals.update(about_intervals=about_intervals, counts=counts, span=span)
+    environment.tests["finite"] = math.isfinite
     environment.filters.update(
         score="{:.4f}".format, share="{:.0%}".format, png=png, jpeg=jpeg, polyline=polyline, wrapped=wrapped
     )

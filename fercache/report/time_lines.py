@@ -16,9 +16,9 @@ from fercache.report.rendering import render
 from fercache.tasks import Task
 
 COLUMNS = 600
-"""At most; in a longer video each stands for several frames."""
+"""Most columns of a picture; in a longer video each stands for several frames."""
 ROW_PX = 4
-"""Height of a class in the image, so that the pattern of absent frames has room in it."""
+"""Height of a class in the image: room for the pattern of absent frames."""
 THUMBNAILS = 8
 
 
@@ -38,7 +38,7 @@ class VideoTimeline:
     decisions: Mapping[str, np.ndarray]
     """Model -> (F,) or (F, C)."""
     thumbnails: Sequence[tuple[int, np.ndarray] | None]
-    """Frame number and pixels for each part of the video; None: no face in it. Empty: the frames are not at hand."""
+    """Frame number and pixels for each part of the video; None: no face in it. Empty: the frames cannot be read."""
 
 
 def time_line(task: Task, video: VideoTimeline) -> Markup:
@@ -65,7 +65,7 @@ def time_line(task: Task, video: VideoTimeline) -> Markup:
 
 @dataclass(frozen=True)
 class Columns:
-    """Frames of a video dealt into columns, as many to each as can be."""
+    """The frames of a video, spread evenly over the columns of a picture."""
 
     length: int
     """T."""
@@ -87,7 +87,7 @@ class Columns:
         return np.bincount(self.of(self.frame), minlength=self.count) == 0
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Of the present frames in each column: (F, C) to (K, C), 0 where there are none."""
+        """Mean over the present frames of each column: (F, C) to (K, C), 0 where there are none."""
         column = self.of(self.frame)
         sums = np.stack([np.bincount(column, of_class, self.count) for of_class in values.T], axis=1)
         return sums / np.maximum(1, np.bincount(column, minlength=self.count))[:, None]
