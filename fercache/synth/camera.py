@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fercache.synth.shapes import MIDDLE, WIDTH
-from fercache.synth.timing import stretch, wander
+from fercache.synth.timing import Track
 
 # Chosen to look like hand-held and webcam footage after face alignment; none is a measurement.
 _ZOOM = (1.06, 1.22)
@@ -29,7 +29,7 @@ _QUALITY = (78, 95)
 
 @dataclass(frozen=True)
 class Camera:
-    """The track of one video."""
+    """What the camera does in each frame of a video."""
 
     pose: np.ndarray
     """float64 (T, 8): coefficients that take a crop's pixel to the canvas, as Pillow's PERSPECTIVE wants them."""
@@ -48,26 +48,27 @@ class Camera:
     """Of the JPEG, 1..95."""
 
 
-def make_camera(rng: np.random.Generator, num_frames: int, fps: float, size: int) -> Camera:
-    """A video's camera track."""
-    shift = np.stack([sd * wander(rng, num_frames, fps, _MEMORY_S) for sd in _SHIFT_PX], 1)
+def make_camera(track: Track, size: int) -> Camera:
+    """A video's camera, for crops of `size` pixels."""
+    rng = track.rng
+    shift = np.stack([sd * track.wander(_MEMORY_S) for sd in _SHIFT_PX], 1)
     if rng.random() < _NOD:
-        part = stretch(rng, num_frames, fps, 0.5, 1.5)
-        phase = 2 * np.pi * rng.uniform(*_NOD_HZ) * np.arange(part.stop - part.start) / fps
+        part = track.stretch(0.5, 1.5)
+        phase = 2 * np.pi * rng.uniform(*_NOD_HZ) * np.arange(part.stop - part.start) / track.fps
         window = np.hanning(len(phase) + 2)[1:-1]
         shift[part, int(rng.integers(2))] += rng.uniform(*_NOD_PX) * window * np.sin(phase)
-    zoom = rng.uniform(*_ZOOM) * (1 + _ZOOM_SD * wander(rng, num_frames, fps, _MEMORY_S))
-    turn = np.deg2rad(_TURN_DEG) * (0.6 * rng.standard_normal() + 0.6 * wander(rng, num_frames, fps, _MEMORY_S))
-    yaw = _YAW_SD * (0.6 * rng.standard_normal() + 0.7 * wander(rng, num_frames, fps, _MEMORY_S))
-    pitch = _PITCH_SD * wander(rng, num_frames, fps, _MEMORY_S)
-    speed = np.gradient(shift, axis=0) * (size / WIDTH) if num_frames > 1 else np.zeros((1, 2))
+    zoom = rng.uniform(*_ZOOM) * (1 + _ZOOM_SD * track.wander(_MEMORY_S))
+    turn = np.deg2rad(_TURN_DEG) * (0.6 * rng.standard_normal() + 0.6 * track.wander(_MEMORY_S))
+    yaw = _YAW_SD * (0.6 * rng.standard_normal() + 0.7 * track.wander(_MEMORY_S))
+    pitch = _PITCH_SD * track.wander(_MEMORY_S)
+    speed = np.gradient(shift, axis=0) * (size / WIDTH) if track.num_frames > 1 else np.zeros((1, 2))
     return Camera(
         pose=_coefficients(shift, zoom, turn, yaw, pitch, size),
         speed=speed * zoom[:, None],
-        gain=_gain(rng, num_frames, fps),
-        side=(0.10 * rng.standard_normal() + 0.06 * wander(rng, num_frames, fps, 0.6)).astype(np.float32),
-        blur=_defocus(rng, num_frames, fps) * size / 112,
-        cover=_cover(rng, num_frames, fps),
+        gain=_gain(track),
+        side=(0.10 * rng.standard_normal() + 0.06 * track.wander(0.6)).astype(np.float32),
+        blur=_defocus(track) * size / 112,
+        cover=_cover(track),
         noise=float(rng.uniform(*_NOISE)),
         quality=int(rng.integers(_QUALITY[0], _QUALITY[1] + 1)),
     )
@@ -96,32 +97,34 @@ def _matrices(entries: list[np.ndarray]) -> np.ndarray:
     return np.stack(entries, 1).reshape(-1, 3, 3)
 
 
-def _gain(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _gain(track: Track) -> np.ndarray:
     """Exposure and colour of the light: a tint for the video, slow changes, a step now and then: float32 (T, 3)."""
+    rng = track.rng
     tint = 1 + 0.035 * rng.standard_normal(3)
-    gain = rng.uniform(0.9, 1.12) * (1 + _LIGHT_SD * wander(rng, num_frames, fps, 0.8))
+    gain = rng.uniform(0.9, 1.12) * (1 + _LIGHT_SD * track.wander(0.8))
     if rng.random() < _LIGHT_STEP:
-        when = rng.uniform(0, num_frames)
-        gain = gain * (1 + rng.choice((-1, 1)) * 0.12 * np.tanh((np.arange(num_frames) - when) / (0.15 * fps)))
+        since = np.arange(track.num_frames) - rng.uniform(0, track.num_frames)
+        gain = gain * (1 + rng.choice((-1, 1)) * 0.12 * np.tanh(since / (0.15 * track.fps)))
     return (gain[:, None] * tint).astype(np.float32)
 
 
-def _defocus(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _defocus(track: Track) -> np.ndarray:
     """Radius of blur at a 112 px crop, 0 in most videos and stretches: float64 (T,)."""
-    blur = np.zeros(num_frames)
-    if rng.random() < _DEFOCUS:
-        blur[stretch(rng, num_frames, fps, 0.5, 3.0)] = rng.uniform(*_DEFOCUS_PX)
+    blur = np.zeros(track.num_frames)
+    if track.rng.random() < _DEFOCUS:
+        blur[track.stretch(0.5, 3.0)] = track.rng.uniform(*_DEFOCUS_PX)
     return blur
 
 
-def _cover(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _cover(track: Track) -> np.ndarray:
     """The path of a hand or object from below or the side, over part of the face and away again: float64 (T, 2)."""
-    path = np.full((num_frames, 2), np.nan)
+    rng, path = track.rng, np.full((track.num_frames, 2), np.nan)
     if rng.random() < _OCCLUDED:
-        part = stretch(rng, num_frames, fps, *_OCCLUDED_S)
+        part = track.stretch(*_OCCLUDED_S)
         side = rng.choice((-1, 1))
         far = np.asarray((0.5 + side * 0.95, 1.25))
         near = np.asarray((0.5 + side * rng.uniform(0.0, 0.22), rng.uniform(0.6, 0.95)))
-        there = np.sin(np.pi * (np.arange(part.stop - part.start) + 0.5) / (part.stop - part.start)) ** 0.7
-        path[part] = far + (near - far) * there[:, None]
+        length = part.stop - part.start
+        nearness = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 0.7
+        path[part] = far + (near - far) * nearness[:, None]
     return path

@@ -14,10 +14,10 @@ from fercache.data.frames import list_frames
 from fercache.errors import ConfigError, DataError
 from fercache.synth import SynthSettings, contact_sheet, synthesise
 from fercache.synth import transitions as tr
-from fercache.synth.episodes import BLOCK, Episode, deal, steady_episodes
+from fercache.synth.episodes import FREQUENCY, Episode, deal, steady_episodes
 from fercache.synth.face import Face
 from fercache.synth.person import sample_person
-from fercache.synth.settings import Video, plan_videos
+from fercache.synth.settings import PlannedVideo, plan_videos
 from fercache.synth.timeline import AU_THRESHOLD, expression_labels, make_timeline
 from fercache.synth.timing import APEX, OFFSET, ONSET, TOTAL_S, minimum_jerk
 from fercache.synth.units import NUM_LABELLED, PROTOTYPES, UNITS, prototype
@@ -189,12 +189,14 @@ def test_small_set_has_most_classes():
 
 
 def test_deal_keeps_rates_over_a_block():
-    size = sum(BLOCK.values())
+    size = sum(FREQUENCY.values())
     dealt = [
-        kind for number in range(size // 2) for kind in deal(SMALL, Video("v", "train", number, 0, 0, 1), BLOCK, 2)
+        kind
+        for number in range(size // 2)
+        for kind in deal(SMALL, PlannedVideo("v", "train", number, 0, 0, 1), FREQUENCY, 2)
     ]
-    assert {kind: dealt.count(kind) for kind in BLOCK} == BLOCK
-    assert set(dealt[: len(BLOCK)]) == set(BLOCK)
+    assert {kind: dealt.count(kind) for kind in FREQUENCY} == FREQUENCY
+    assert set(dealt[: len(FREQUENCY)]) == set(FREQUENCY)
 
 
 def test_episodes_keep_to_published_durations():
@@ -237,7 +239,7 @@ def one_ramp(fps: float = 30.0) -> tuple[tr.Ramp, np.ndarray, np.ndarray, int]:
     settings = SynthSettings("transitions", seconds=3, fps=fps)
     video = next(iter(plan_videos(settings)))
     (ramp,) = tr.ramps(settings, video, np.random.default_rng(0))
-    labels = tr.ramp_labels([ramp], video.num_frames, EXPRESSIONS)
+    labels = tr.ramp_labels([ramp], video.num_frames)
     return ramp, ramp.intensity(video.num_frames), labels, video.num_frames
 
 
