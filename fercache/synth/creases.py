@@ -6,13 +6,12 @@ matrix product. Legend: K maps, H, W canvas height and width, P pixels of the pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from PIL import Image
 
 from fercache.synth.person import Person
 from fercache.synth.shapes import MIDDLE, blob, both, stroke
+from fercache.synth.units import Intensities
 
 # Left, top, right and bottom of the part of the canvas that creases.
 _LEFT, _TOP, _RIGHT, _BOTTOM = 36, 44, 188, 208
@@ -34,7 +33,7 @@ class Creases:
         darkening = np.stack([depth * part[_TOP:_BOTTOM, _LEFT:_RIGHT].ravel() for part in maps.values()])
         self._maps = darkening * 255 / (_BRIGHTEST - _DARKEST)  # (K, P)
 
-    def paste(self, image: Image.Image, au: Mapping[str, float]) -> None:
+    def paste(self, image: Image.Image, au: Intensities) -> None:
         """Draw the creases at these intensities into a picture of the head."""
         strengths = _strengths(au)
         weights = np.asarray([strengths[name] for name in self._names], dtype=np.float32)
@@ -43,7 +42,7 @@ class Creases:
         image.paste(Image.composite(self._bright, self._dark, mask), (_LEFT, _TOP))
 
 
-def _strengths(au: Mapping[str, float]) -> dict[str, float]:
+def _strengths(au: Intensities) -> dict[str, float]:
     """How strongly each crease shows at these intensities, 0..1."""
     return {
         "forehead": min(au["AU1"], au["AU2"]) * (1 - 0.5 * au["AU4"]),

@@ -41,11 +41,6 @@ class Episode:
     peak: float
     variant: int
 
-    @property
-    def end(self) -> float:
-        """When the last trace is gone."""
-        return self.start + self.onset + self.apex + self.offset
-
     def intensity(self, times: np.ndarray) -> np.ndarray:
         """0..peak at `times` in seconds: float64 of the same shape."""
         return self.peak * rise_hold_fall(times - self.start, self.onset, self.apex, self.offset)

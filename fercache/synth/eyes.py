@@ -5,13 +5,12 @@ Legend: N = len(_U) points of a lid from the outer (-1) to the inner corner (1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from PIL import Image, ImageDraw
 
 from fercache.synth.person import Person
-from fercache.synth.shapes import MIDDLE, band, ring, smooth
+from fercache.synth.shapes import MIDDLE, Draw, band, ring, smooth
+from fercache.synth.units import Intensities
 
 _U = np.linspace(-1, 1, 13)
 # The upper lid is highest a little towards the nose, the lower one lowest away from it.
@@ -19,6 +18,7 @@ _UPPER = (1 - _U**2) ** 0.75 * (1 + 0.12 * _U)
 _LOWER = (1 - _U**2) ** 0.9 * (1 - 0.2 * _U)
 _TAPER = (1 - np.abs(_U) ** 3) * (1 - 0.35 * _U) + 0.25
 
+Gaze = tuple[float, float]
 _BALL = (36, 24)
 """Half width and half height of the eyeball's picture."""
 
@@ -29,14 +29,7 @@ class Eyes:
     def __init__(self, person: Person) -> None:
         self._person, self._eyeball = person, _draw_eyeball(person)
 
-    def draw(
-        self,
-        image: Image.Image,
-        draw: ImageDraw.ImageDraw,
-        au: Mapping[str, float],
-        gaze: tuple[float, float],
-        blink: float,
-    ) -> None:
+    def draw(self, image: Image.Image, draw: Draw, au: Intensities, gaze: Gaze, blink: float) -> None:
         """Draw into `image`, which `draw` draws on: `gaze` in pixels (right, down), `blink` 0 open to 1 shut."""
         person = self._person
         up, low = _lid_heights(person, au, blink)
@@ -56,7 +49,7 @@ class Eyes:
             band(draw, x, lower - 0.3, lower + 0.9, (*lid_colour, 190), slice(11))
         _draw_brows(draw, person, au)
 
-    def _paste_eyeball(self, image: Image.Image, side: int, gaze: tuple[float, float], opening: np.ndarray) -> None:
+    def _paste_eyeball(self, image: Image.Image, side: int, gaze: Gaze, opening: np.ndarray) -> None:
         """Paste the eyeball where it shows between the lids, whose outline is `opening`, (2N, 2)."""
         left, top = opening.min(0).astype(int).tolist()
         right, bottom = opening.max(0).astype(int).tolist()
@@ -90,7 +83,7 @@ def _draw_eyeball(person: Person) -> Image.Image:
     return image.reduce(scale)
 
 
-def _draw_brows(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:
+def _draw_brows(draw: Draw, person: Person, au: Intensities) -> None:
     """Draw both brows, moved by AU1 (inner up), AU2 (outer up) and AU4 (down and together)."""
     inner_up, outer_up, lower = au["AU1"], au["AU2"], au["AU4"]
     # With the inner brow raised, the corrugator draws the brows together more than down.
@@ -117,7 +110,7 @@ def _draw_brows(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, floa
         band(draw, x, spine[:, 1] - 0.8 * thick, spine[:, 1] + 0.85 * thick, (*colour, 190))
 
 
-def _lid_heights(person: Person, au: Mapping[str, float], blink: float) -> tuple[float, float]:
+def _lid_heights(person: Person, au: Intensities, blink: float) -> tuple[float, float]:
     """How far the upper lid's edge is above and the lower one's below the corner line."""
     squint = max(au["AU7"], 0.8 * au["AU9"])
     droop = 0.55 * au["AU1"] * au["AU4"] * (1 - au["AU5"])

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from fercache.synth import mouth
 from fercache.synth.creases import Creases
-from fercache.synth.eyes import Eyes
+from fercache.synth.eyes import Eyes, Gaze
 from fercache.synth.person import Person
 from fercache.synth.shapes import HEIGHT
 from fercache.synth.skin import draw_layers
@@ -29,7 +29,7 @@ class Face:
             box = mask.getbbox()
             self._front = picture.convert("RGB").crop(box), box, mask.crop(box)
 
-    def draw(self, units: np.ndarray, gaze: tuple[float, float], blink: float) -> tuple[Image.Image, Image.Image]:
+    def draw(self, units: np.ndarray, gaze: Gaze, blink: float) -> tuple[Image.Image, Image.Image]:
         """The face on its canvas: RGB and the L mask of where the person is.
 
         `units` are intensities (len(UNITS),), 0..1, to which the person's resting look is added;

@@ -5,14 +5,13 @@ Legend: curves run over _U, N points from the left corner (-1) to the right one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ImageDraw
 
 from fercache.synth.person import Person
-from fercache.synth.shapes import MIDDLE, band
+from fercache.synth.shapes import MIDDLE, Draw, band
+from fercache.synth.units import Intensities
 
 _U = np.linspace(-1, 1, 17)
 _FLAT = (1 - np.abs(_U) ** 3.2) ** 0.8
@@ -23,7 +22,7 @@ _TEETH, _INNER = slice(2, 15), slice(4, 13)
 """The points between which teeth show, and the middle half of the mouth."""
 
 
-def jaw_drop(au: Mapping[str, float]) -> float:
+def jaw_drop(au: Intensities) -> float:
     """How many pixels the chin moves down."""
     return 13.0 * au["AU26"] + 25.0 * au["AU27"] * (1 - 0.3 * au["AU26"])
 
@@ -39,7 +38,7 @@ class Lips:
     lower: np.ndarray
 
 
-def _lips(person: Person, au: Mapping[str, float]) -> Lips:
+def _lips(person: Person, au: Intensities) -> Lips:
     """The lips' edges at these intensities."""
     smile, sneer, open_ = au["AU12"], max(au["AU10"], 0.5 * au["AU9"]), au["AU25"]
     drop = jaw_drop(au)
@@ -63,7 +62,7 @@ def _lips(person: Person, au: Mapping[str, float]) -> Lips:
     return Lips(MIDDLE + width * _U, upper, upper_inner, lower_inner, lower)
 
 
-def draw_mouth(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:
+def draw_mouth(draw: Draw, person: Person, au: Intensities) -> None:
     """Draw the mouth, the moustache and the nostrils."""
     lips = _lips(person, au)
     x, upper_inner, lower_inner = lips.x, lips.upper_inner, lips.lower_inner
@@ -87,7 +86,7 @@ def draw_mouth(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float
         draw.ellipse([corner_x - 1.6, corner_y - 1.5, corner_x + 1.6, corner_y + 1.7], fill=(60, 28, 26, 130))
 
 
-def _inside(draw: ImageDraw.ImageDraw, lips: Lips, au: Mapping[str, float]) -> None:
+def _inside(draw: Draw, lips: Lips, au: Intensities) -> None:
     """The open mouth: dark, tongue, lower and upper teeth."""
     x, top, bottom = lips.x, lips.upper_inner, lips.lower_inner
     gap = bottom - top
@@ -103,7 +102,7 @@ def _inside(draw: ImageDraw.ImageDraw, lips: Lips, au: Mapping[str, float]) -> N
     band(draw, x, top, top + bare, (236, 230, 220, 255), _TEETH)
 
 
-def _moustache(draw: ImageDraw.ImageDraw, person: Person, lips: Lips) -> None:
+def _moustache(draw: Draw, person: Person, lips: Lips) -> None:
     colour = tuple(int(0.55 * value) for value in person.hair)
     x = MIDDLE + 1.18 * (lips.x - MIDDLE)
     # It hangs from under the nose and leaves the red of the lip free.
@@ -113,7 +112,7 @@ def _moustache(draw: ImageDraw.ImageDraw, person: Person, lips: Lips) -> None:
         band(draw, x, np.minimum(top - extra, low), low + extra, (*colour, alpha))
 
 
-def _nostrils(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:
+def _nostrils(draw: Draw, person: Person, au: Intensities) -> None:
     rise = 3.0 * au["AU9"] + 1.5 * au["AU10"]
     x, y = 0.46 * person.nose_width + 0.6 * au["AU9"], person.nose_y + 0.5 - rise
     for side in (-1, 1):

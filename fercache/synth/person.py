@@ -14,6 +14,9 @@ from fercache.synth.units import unit_vector
 
 Colour = tuple[int, int, int]
 HAIR_STYLES = ("short", "parted", "long", "fringe", "tied", "curly", "bald")
+_MASCULINE_STYLES = (0.40, 0.26, 0.06, 0.03, 0.03, 0.10, 0.12)
+_FEMININE_STYLES = (0.08, 0.10, 0.34, 0.20, 0.18, 0.10, 0.0)
+"""How likely each hair style is."""
 FACIAL_HAIR = ("none", "stubble", "moustache", "beard")
 
 # From very light to very dark, in the spirit of the Monk scale's ten steps (Monk 2019); RGB.
@@ -48,7 +51,7 @@ class Person:
     age: float
     """0..1: how deep the folds are that stay at rest, and how deep creases get."""
     resting: np.ndarray
-    """float32 (len(UNITS),): the face's own look at rest, a slight frown of one or lip corners of another."""
+    """float32 (len(UNITS),): the face's look at rest, such as a slight frown."""
     light_x: float
     """-1..1: light from the picture's left or right."""
     light_strength: float
@@ -84,7 +87,7 @@ def sample_person(seed: np.random.SeedSequence) -> Person:
     rng = np.random.default_rng(seed)
     masculine = bool(rng.random() < 0.5)
     skin, darkness = _skin(rng)
-    style = _hair_style(rng, masculine)
+    style = str(rng.choice(HAIR_STYLES, p=_MASCULINE_STYLES if masculine else _FEMININE_STYLES))
     chin_y, mouth_y = rng.uniform(193, 201) + 3 * masculine, rng.uniform(157, 162)
     return Person(
         skin=skin,
@@ -99,7 +102,7 @@ def sample_person(seed: np.random.SeedSequence) -> Person:
         **_features(rng, masculine),
         lash=rng.uniform(1.4, 2.0) if masculine else rng.uniform(2.2, 3.2),
         age=float(rng.beta(2, 3)),
-        resting=_resting(rng),
+        resting=unit_vector({unit: value * rng.uniform(0.4, 1.0) for unit, value in _pick(rng, _RESTING).items()}),
         light_x=rng.uniform(-1, 1),
         light_strength=rng.uniform(0.3, 1.0),
         background=(_any_colour(rng), _any_colour(rng)),
@@ -119,16 +122,6 @@ def _skin(rng: np.random.Generator) -> tuple[Colour, float]:
     low, part = int(position), position - int(position)
     tone = (1 - part) * np.asarray(_SKIN[low]) + part * np.asarray(_SKIN[low + 1])
     return _colour(tone + rng.normal(0, 3, 3)), position / (len(_SKIN) - 1)
-
-
-def _hair_style(rng: np.random.Generator, masculine: bool) -> str:
-    odds = (0.40, 0.26, 0.06, 0.03, 0.03, 0.10, 0.12) if masculine else (0.08, 0.10, 0.34, 0.20, 0.18, 0.10, 0.0)
-    return HAIR_STYLES[int(rng.choice(len(HAIR_STYLES), p=odds))]
-
-
-def _resting(rng: np.random.Generator) -> np.ndarray:
-    look = _pick(rng, _RESTING)
-    return unit_vector({unit: value * float(rng.uniform(0.4, 1.0)) for unit, value in look.items()})
 
 
 def _any_colour(rng: np.random.Generator) -> Colour:

@@ -29,7 +29,7 @@ class Scene:
         self._timeline, self._camera, self._size = timeline, camera, size
         self._background = _background(person, size, rng)
         self._corner = rng.integers(0, _POOL - size, (len(timeline.units), 2)).tolist()
-        self._hand = _hand(person.skin, size) if rng.random() < 0.6 else _object(person.clothes, size)
+        self._occluder = _hand(person.skin, size) if rng.random() < 0.6 else _object(person.clothes, size)
         self._across = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
 
     def frame(self, index: int) -> Image.Image:
@@ -46,7 +46,7 @@ class Scene:
         )
         if not np.isnan(camera.cover[index, 0]):
             x, y = (camera.cover[index] * size).astype(int).tolist()
-            crop.paste(self._hand, (x - self._hand.width // 2, y - self._hand.height // 2), self._hand)
+            crop.paste(self._occluder, (x - self._occluder.width // 2, y - self._occluder.height // 2), self._occluder)
         if camera.blur[index] > 0:
             crop = crop.filter(ImageFilter.GaussianBlur(float(camera.blur[index])))
         return Image.fromarray(self._exposed(np.asarray(crop), index))

@@ -20,6 +20,8 @@ MIDDLE = WIDTH / 2
 CENTRE = np.asarray((MIDDLE, 0.0))
 
 Points = Sequence[tuple[float, float]]
+Draw = ImageDraw.ImageDraw
+_ALL = slice(None)
 
 
 def smooth(points: Points | np.ndarray, closed: bool = False, steps: int = 8) -> np.ndarray:
@@ -53,14 +55,7 @@ def ring(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     return np.concatenate([x, x[::-1], upper, lower[::-1]]).reshape(2, -1).T
 
 
-def band(
-    draw: ImageDraw.ImageDraw,
-    x: np.ndarray,
-    upper: np.ndarray,
-    lower: np.ndarray,
-    fill: tuple,
-    part: slice = slice(None),
-) -> None:
+def band(draw: Draw, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, fill: tuple, part: slice = _ALL) -> None:
     """Fill between two curves over the same `x`, each (N,), or between a part of them."""
     draw.polygon(ring(x[part], upper[part], lower[part]).ravel().tolist(), fill=fill)
 

@@ -20,7 +20,6 @@ from fercache.synth.shapes import (
     both,
     grid,
     mirrored,
-    nothing,
     region,
     smooth,
     soften,
@@ -47,7 +46,7 @@ def draw_layers(person: Person) -> Layers:
     skin = np.asarray(person.skin, dtype=np.float32)
     lit = _shade(person, face)[..., None] * _tint(person, skin)
     neck_shadow = (1 - 0.35 * blob(MIDDLE, person.chin_y, 60, 14))[..., None]
-    canvas, alpha = np.zeros((HEIGHT, WIDTH, 3), dtype=np.float32), nothing()
+    canvas, alpha = np.zeros((HEIGHT, WIDTH, 3), dtype=np.float32), np.zeros_like(face)
     # From the back to the front; the order of the random draws is a part of the data set.
     for colour, mask in (
         (hair.colour(person, rng, 0.75), hair.behind_face(person)),

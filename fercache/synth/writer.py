@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fercache.data.annotations import write_annotation
-from fercache.data.layouts import FRAMES
+from fercache.data.layouts import FRAMES, SETS
 from fercache.files import PARTIAL
 from fercache.synth.camera import make_camera
 from fercache.synth.person import Person, sample_person
@@ -20,10 +20,6 @@ from fercache.synth.settings import PlannedVideo, SynthSettings, seed_of
 from fercache.synth.timeline import Timeline, make_timeline
 from fercache.synth.timing import Track
 from fercache.tasks import EXPRESSIONS, TASKS
-
-ANNOTATIONS = "annotations"
-_SET_FOLDERS = {"train": "Train_Set", "validation": "Validation_Set"}
-"""Splits with annotations; the test split has none, as in the challenge."""
 
 
 def write_video(out: Path, settings: SynthSettings, video: PlannedVideo) -> Counter[str]:
@@ -34,7 +30,7 @@ def write_video(out: Path, settings: SynthSettings, video: PlannedVideo) -> Coun
     timeline = make_timeline(settings, video)
     folder = out / FRAMES / video.name
     counts = Counter(frames=int(timeline.face.sum()), no_face=int((~timeline.face).sum()))
-    if video.split in _SET_FOLDERS:
+    if video.split in SETS:  # the test split has no annotations, as in the challenge
         _write_annotations(out, video, timeline)
         counts.update("unlabelled" if label < 0 else EXPRESSIONS[label] for label in timeline.expression)
     if not folder.exists():
@@ -52,7 +48,7 @@ def person_of(settings: SynthSettings, video: PlannedVideo) -> Person:
 
 def _write_annotations(out: Path, video: PlannedVideo, timeline: Timeline) -> None:
     for name, labels in (("expr", timeline.expression), ("au", timeline.action_units)):
-        folder = out / ANNOTATIONS / f"{TASKS[name].track}_Set" / _SET_FOLDERS[video.split]
+        folder = out / "annotations" / f"{TASKS[name].track}_Set" / SETS[video.split]
         write_annotation(folder / f"{video.name}.txt", TASKS[name], labels)
 
 
