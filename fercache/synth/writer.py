@@ -13,7 +13,7 @@ import numpy as np
 from fercache.data.annotations import write_annotation
 from fercache.data.layouts import FRAMES, SETS
 from fercache.files import PARTIAL
-from fercache.synth.camera import make_camera
+from fercache.synth.camera import Camera
 from fercache.synth.person import Person, sample_person
 from fercache.synth.scene import Scene
 from fercache.synth.settings import PlannedVideo, SynthSettings, seed_of
@@ -53,7 +53,7 @@ def _write_annotations(out: Path, video: PlannedVideo, timeline: Timeline) -> No
 
 
 def _write_frames(folder: Path, settings: SynthSettings, video: PlannedVideo, timeline: Timeline) -> None:
-    camera = make_camera(Track(video.rng(settings, "camera"), video.num_frames, settings.fps), settings.image_size)
+    camera = Camera(Track(video.rng(settings, "camera"), video.num_frames, settings.fps), settings.image_size)
     rng = video.rng(settings, "scene")
     scene = Scene(person_of(settings, video), timeline, camera, settings.image_size, rng)
     # A folder of this call's own: two processes may draw the same data set.
