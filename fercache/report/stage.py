@@ -1,4 +1,4 @@
-"""The stage: looks through a project folder, and writes the page."""
+"""The stage: collects what a project folder contains, and writes the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fercache.data.manifest import read_manifest
 from fercache.files import write_text
-from fercache.report.findings import find
+from fercache.report.findings import collect_findings
 from fercache.report.page import page
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,6 @@ def report(
     `videos`: whose time lines are shown; without any, those with the best, the middle and the worst accuracy.
     """
     target = out or folder / "report.html"
-    write_text(target, page(find(folder, read_manifest(manifest, task), split, videos)))
+    write_text(target, page(collect_findings(folder, read_manifest(manifest, task), split, videos)))
     log.info("%s: %d kB", target, target.stat().st_size // 1000)
     return target

@@ -1,4 +1,4 @@
-"""A video as it went: its labels, what each model said, and some of its frames.
+"""The time line of a video: its labels, what each model said, and some of its frames.
 
 Legend: T frames of the video, F present ones, C classes, K columns of a picture.
 """
@@ -9,25 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from fercache.report.colours import ABSENT, RIGHT, UNKNOWN, WRONG, shade
-from fercache.report.markup import Element, element, image
+from fercache.report.rendering import render
 from fercache.tasks import Task
 
 COLUMNS = 600
-"""At most; in a longer video each stands for several frames."""
+"""Most columns of a picture; in a longer video each stands for several frames."""
 ROW_PX = 4
-"""Height of a class in the image, so that the pattern of absent frames has room in it."""
+"""Height of a class in the image: room for the pattern of absent frames."""
 THUMBNAILS = 8
 
 
 @dataclass(frozen=True)
-class Story:
-    """One video."""
+class VideoTimeline:
+    """The labels of one video, what each model said of its frames, and some of the frames."""
 
     video_id: str
     why: str
-    """Why this one is shown."""
+    """Why this video is shown."""
     labels: np.ndarray
     """(T,) or (T, C), -1 = not annotated."""
     frame: np.ndarray
@@ -37,33 +38,34 @@ class Story:
     decisions: Mapping[str, np.ndarray]
     """Model -> (F,) or (F, C)."""
     thumbnails: Sequence[tuple[int, np.ndarray] | None]
-    """Frame number and pixels for each part of the video; None: no face in it. Empty: the frames are not at hand."""
+    """Frame number and pixels for each part of the video; None: no face in it. Empty: the frames cannot be read."""
 
 
-def time_line(task: Task, story: Story) -> Element:
-    """The story as a section of its own."""
-    length = len(story.labels)
-    columns = Columns(length, story.frame)
-    present = len(story.frame)
-    parts: list[Element] = []
-    if story.thumbnails:
-        parts.append(_thumbnails(story))
-    shares = columns.label_shares(task, story.labels)
-    parts.append(_panel(task, "labels", columns.pixels(shares), f"Labels of {story.video_id}: {_counts(task, story)}"))
-    for name, probability in story.probability.items():
-        right = columns.right(task, story.labels, story.decisions[name])
+def time_line(task: Task, video: VideoTimeline) -> Markup:
+    """A video's section: thumbnails, a panel of the labels, and one of each model's probabilities."""
+    length, present = len(video.labels), len(video.frame)
+    columns = Columns(length, video.frame)
+    label_pixels = columns.pixels(columns.label_shares(task, video.labels))
+    panels = [_panel("labels", label_pixels, f"Labels of {video.video_id}: {_counts(task, video)}")]
+    for model, probability in video.probability.items():
         pixels = columns.pixels(columns.mean(probability), absent=True)
-        parts.append(_panel(task, name, pixels, f"Probabilities of {name}: {_said(task, story, name)}", right))
-    ticks = [element("span", f"{round(place)}") for place in np.linspace(1, length, 5)]
-    parts.append(element("div", element("div"), element("div", *ticks, class_="ticks"), class_="panel"))
-    heading = f"{story.video_id}: {story.why}"
-    words = f"{length} frames, {length - present} of them without a face or without all models' predictions."
-    return element("section", element("h3", heading), element("p", words), *parts, class_="story")
+        verdicts = _verdicts(columns.right(task, video.labels, video.decisions[model]))
+        panels.append(_panel(model, pixels, f"Probabilities of {model}: {_mean(task, probability)}", verdicts))
+    return render(
+        "time_line.html",
+        heading=f"{video.video_id}: {video.why}",
+        length=length,
+        absent=length - present,
+        thumbnails=[thumbnail and (thumbnail[0], _small(thumbnail[1])) for thumbnail in video.thumbnails],
+        classes=task.classes,
+        panels=panels,
+        ticks=[round(frame) for frame in np.linspace(1, length, 5)],
+    )
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Frames of a video dealt into columns, as many to each as can be."""
+    """The frames of a video, spread evenly over the columns of a picture."""
 
     length: int
     """T."""
@@ -85,8 +87,10 @@ class Columns:
         return np.bincount(self.of(self.frame), minlength=self.count) == 0
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Of the present frames in each column: (F, C) to (K, C), 0 where there are none."""
-        return self._mean(self.of(self.frame), values)
+        """Mean over the present frames of each column: (F, C) to (K, C), 0 where there are none."""
+        column = self.of(self.frame)
+        sums = np.stack([np.bincount(column, of_class, self.count) for of_class in values.T], axis=1)
+        return sums / np.maximum(1, np.bincount(column, minlength=self.count))[:, None]
 
     def label_shares(self, task: Task, labels: np.ndarray) -> np.ndarray:
         """Share of a column's labelled frames that are of each class, (K, C); nan where none is labelled."""
@@ -120,38 +124,16 @@ class Columns:
             pixels = np.where(self.absent[None, :, None], greys, pixels)
         return pixels.astype(np.uint8)
 
-    def _mean(self, column: np.ndarray, values: np.ndarray) -> np.ndarray:
-        sums = np.stack([np.bincount(column, of_class, self.count) for of_class in values.T], axis=1)
-        return sums / np.maximum(1, np.bincount(column, minlength=self.count))[:, None]
 
-
-def _panel(task: Task, name: str, pixels: np.ndarray, description: str, right: np.ndarray | None = None) -> Element:
-    """A strip for each class beside its name, and below them where the decisions were right."""
-    labels = [element("span", class_name) for class_name in task.classes]
-    strips = [image(pixels, description, class_="strip", style=f"height: {len(task.classes) * 0.85:.2f}rem")]
-    if right is not None:
-        labels.append(element("span", "right?"))
-        strips.append(image(_verdicts(right), f"Where {name} was right", class_="strip verdict"))
-    title = element("h4", name)
-    return element(
-        "div", title, element("div", *labels, class_="names"), element("div", *strips, class_="strips"), class_="panel"
-    )
+def _panel(name: str, pixels: np.ndarray, description: str, verdicts: np.ndarray | None = None) -> dict[str, object]:
+    """A row of pixels for each class, and below them, where there are decisions, whether they were right."""
+    return {"name": name, "pixels": pixels, "description": description, "verdicts": verdicts}
 
 
 def _verdicts(right: np.ndarray) -> np.ndarray:
-    """Blue where most decisions of a column are right, orange where not, pale where nothing says: (1, K, 3)."""
+    """Blue where most decisions of a column are right, orange where not, pale where nothing is labelled: (1, K, 3)."""
     colour = np.where((right >= 0.5)[:, None], RIGHT, WRONG)
     return np.where(np.isnan(right)[:, None], UNKNOWN, colour).astype(np.uint8)[None]
-
-
-def _thumbnails(story: Story) -> Element:
-    shown = [
-        element("span", "no face", class_="nobody")
-        if one is None
-        else image(_small(one[1]), f"frame {one[0]}", "jpeg", title=f"frame {one[0]}")
-        for one in story.thumbnails
-    ]
-    return element("div", element("div"), element("div", *shown, class_="thumbnails"), class_="panel")
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:
@@ -160,15 +142,15 @@ def _small(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[::step, ::step])
 
 
-def _counts(task: Task, story: Story) -> str:
+def _counts(task: Task, video: VideoTimeline) -> str:
     classes = np.arange(len(task.classes))
-    is_class = (story.labels[:, None] == classes) if task.kind == "one" else story.labels == 1
+    is_class = (video.labels[:, None] == classes) if task.kind == "one" else video.labels == 1
     counts = is_class.sum(axis=0)
-    return ", ".join(f"{task.classes[place]} {counts[place]} frames" for place in np.flatnonzero(counts)) or "none"
+    return ", ".join(f"{task.classes[c]} {counts[c]} frames" for c in np.flatnonzero(counts)) or "none"
 
 
-def _said(task: Task, story: Story, name: str) -> str:
-    if not len(story.frame):
+def _mean(task: Task, probability: np.ndarray) -> str:
+    if not len(probability):
         return "none"
-    mean = story.probability[name].mean(axis=0)
-    return "mean " + ", ".join(f"{c} {value:.2f}" for c, value in zip(task.classes, mean, strict=True))
+    mean = probability.mean(axis=0)
+    return "mean " + ", ".join(f"{name} {value:.2f}" for name, value in zip(task.classes, mean, strict=True))

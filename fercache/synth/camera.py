@@ -5,12 +5,11 @@ Legend: T frames, S side of the crop in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from PIL import Image, ImageFilter
 
 from fercache.synth.shapes import MIDDLE, WIDTH
-from fercache.synth.timing import stretch, wander
+from fercache.synth.timing import Track
 
 # Chosen to look like hand-held and webcam footage after face alignment; none is a measurement.
 _ZOOM = (1.06, 1.22)
@@ -25,61 +24,63 @@ _OCCLUDED, _OCCLUDED_S = 0.25, (0.5, 1.5)
 _NOISE = (1.0, 4.0)
 """Standard deviation of sensor noise, of 255."""
 _QUALITY = (78, 95)
+_MOVING_PX = 0.7
+"""A head slower than this, in pixels a frame, is drawn sharp."""
 
 
-@dataclass(frozen=True)
 class Camera:
-    """The track of one video."""
+    """Films one video: turns the drawn canvas into crops of `size` pixels."""
 
-    pose: np.ndarray
-    """float64 (T, 8): coefficients that take a crop's pixel to the canvas, as Pillow's PERSPECTIVE wants them."""
-    speed: np.ndarray
-    """float64 (T, 2): the head's motion in crop pixels a frame."""
-    gain: np.ndarray
-    """float32 (T, 3): brightness of red, green and blue, around 1."""
-    side: np.ndarray
-    """float32 (T,): how much brighter the crop's right edge is than its middle, around 0."""
-    blur: np.ndarray
-    """float64 (T,): radius of defocus in crop pixels."""
-    cover: np.ndarray
-    """float64 (T, 2): centre of what passes in front, in shares of the crop; NaN where nothing does."""
-    noise: float
-    quality: int
-    """Of the JPEG, 1..95."""
+    def __init__(self, track: Track, size: int) -> None:
+        rng, self._size = track.rng, size
+        shift = np.stack([sd * track.wander(_MEMORY_S) for sd in _SHIFT_PX], 1)
+        if rng.random() < _NOD:
+            part = track.stretch(0.5, 1.5)
+            phase = 2 * np.pi * rng.uniform(*_NOD_HZ) * np.arange(part.stop - part.start) / track.fps
+            window = np.hanning(len(phase) + 2)[1:-1]
+            shift[part, int(rng.integers(2))] += rng.uniform(*_NOD_PX) * window * np.sin(phase)
+        zoom = rng.uniform(*_ZOOM) * (1 + _ZOOM_SD * track.wander(_MEMORY_S))
+        turn = np.deg2rad(_TURN_DEG) * (0.6 * rng.standard_normal() + 0.6 * track.wander(_MEMORY_S))
+        yaw = _YAW_SD * (0.6 * rng.standard_normal() + 0.7 * track.wander(_MEMORY_S))
+        pitch = _PITCH_SD * track.wander(_MEMORY_S)
+        # (T, 8): from a crop's pixel to the canvas, as Pillow's PERSPECTIVE takes it.
+        self._pose = _homographies(shift, zoom, turn, yaw, pitch, WIDTH / size)
+        # (T, 2): the head's motion in crop pixels a frame.
+        speed = np.gradient(shift, axis=0) * (size / WIDTH) if track.num_frames > 1 else np.zeros((1, 2))
+        self._speed = speed * zoom[:, None]
+        self._gain = _gain(track)
+        # (T,): how much brighter the crop's right edge is than its middle.
+        self._side = (0.10 * rng.standard_normal() + 0.06 * track.wander(0.6)).astype(np.float32)
+        self._blur = _defocus(track) * size / 112
+        self.cover = _cover(track)
+        """float64 (T, 2): centre of what passes in front, in shares of the crop; NaN where nothing does."""
+        self._noise = float(rng.uniform(*_NOISE))
+        self.quality = int(rng.integers(_QUALITY[0], _QUALITY[1] + 1))
+        """Of the JPEG, 1..95."""
+
+    def view(self, canvas: Image.Image, index: int) -> Image.Image:
+        """What of the canvas lies in the crop of frame `index`, (S, S)."""
+        shape, pose = (self._size, self._size), self._pose[index].tolist()
+        return canvas.transform(shape, Image.Transform.PERSPECTIVE, pose, Image.Resampling.BILINEAR)
+
+    def expose(self, crop: Image.Image, index: int, noise: np.ndarray) -> Image.Image:
+        """Defocus, light, motion blur and `noise`, float32 (S, S, 3) of variance 1, added to a crop."""
+        if self._blur[index] > 0:
+            crop = crop.filter(ImageFilter.GaussianBlur(float(self._blur[index])))
+        across = np.linspace(-1, 1, self._size, dtype=np.float32)[:, None]
+        pixels = np.asarray(crop) * (self._gain[index] * (1 + self._side[index] * across))
+        if np.hypot(*self._speed[index]) > _MOVING_PX:
+            pixels = _smeared(pixels, self._speed[index])
+        pixels += noise * np.float32(self._noise)
+        return Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
 
 
-def make_camera(rng: np.random.Generator, num_frames: int, fps: float, size: int) -> Camera:
-    """A video's camera track."""
-    shift = np.stack([sd * wander(rng, num_frames, fps, _MEMORY_S) for sd in _SHIFT_PX], 1)
-    if rng.random() < _NOD:
-        part = stretch(rng, num_frames, fps, 0.5, 1.5)
-        phase = 2 * np.pi * rng.uniform(*_NOD_HZ) * np.arange(part.stop - part.start) / fps
-        window = np.hanning(len(phase) + 2)[1:-1]
-        shift[part, int(rng.integers(2))] += rng.uniform(*_NOD_PX) * window * np.sin(phase)
-    zoom = rng.uniform(*_ZOOM) * (1 + _ZOOM_SD * wander(rng, num_frames, fps, _MEMORY_S))
-    turn = np.deg2rad(_TURN_DEG) * (0.6 * rng.standard_normal() + 0.6 * wander(rng, num_frames, fps, _MEMORY_S))
-    yaw = _YAW_SD * (0.6 * rng.standard_normal() + 0.7 * wander(rng, num_frames, fps, _MEMORY_S))
-    pitch = _PITCH_SD * wander(rng, num_frames, fps, _MEMORY_S)
-    speed = np.gradient(shift, axis=0) * (size / WIDTH) if num_frames > 1 else np.zeros((1, 2))
-    return Camera(
-        pose=_coefficients(shift, zoom, turn, yaw, pitch, size),
-        speed=speed * zoom[:, None],
-        gain=_gain(rng, num_frames, fps),
-        side=(0.10 * rng.standard_normal() + 0.06 * wander(rng, num_frames, fps, 0.6)).astype(np.float32),
-        blur=_defocus(rng, num_frames, fps) * size / 112,
-        cover=_cover(rng, num_frames, fps),
-        noise=float(rng.uniform(*_NOISE)),
-        quality=int(rng.integers(_QUALITY[0], _QUALITY[1] + 1)),
-    )
-
-
-def _coefficients(
-    shift: np.ndarray, zoom: np.ndarray, turn: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, size: int
+def _homographies(
+    shift: np.ndarray, zoom: np.ndarray, turn: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, scale: float
 ) -> np.ndarray:
     """Crop pixel to canvas pixel as a homography per frame: float64 (T, 8)."""
     num_frames = len(zoom)
     zeros, ones = np.zeros(num_frames), np.ones(num_frames)
-    scale = WIDTH / size
     # From the crop's middle, in canvas pixels ...
     centred = np.asarray([[scale, 0, -MIDDLE], [0, scale, -MIDDLE], [0, 0, 1]])
     cos, sin = np.cos(turn) / zoom, np.sin(turn) / zoom
@@ -96,32 +97,44 @@ def _matrices(entries: list[np.ndarray]) -> np.ndarray:
     return np.stack(entries, 1).reshape(-1, 3, 3)
 
 
-def _gain(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _smeared(pixels: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Motion blur: the mean along the way that a half-open shutter sees."""
+    steps = max(1, round(float(np.abs(move).max()) * 0.5))
+    total = pixels.copy()
+    for step in range(1, steps + 1):
+        x, y = np.rint(0.5 * move * step / steps + 1e-9 * move).astype(int).tolist()
+        total += np.roll(pixels, (y, x), (0, 1))
+    return total / np.float32(steps + 1)
+
+
+def _gain(track: Track) -> np.ndarray:
     """Exposure and colour of the light: a tint for the video, slow changes, a step now and then: float32 (T, 3)."""
+    rng = track.rng
     tint = 1 + 0.035 * rng.standard_normal(3)
-    gain = rng.uniform(0.9, 1.12) * (1 + _LIGHT_SD * wander(rng, num_frames, fps, 0.8))
+    gain = rng.uniform(0.9, 1.12) * (1 + _LIGHT_SD * track.wander(0.8))
     if rng.random() < _LIGHT_STEP:
-        when = rng.uniform(0, num_frames)
-        gain = gain * (1 + rng.choice((-1, 1)) * 0.12 * np.tanh((np.arange(num_frames) - when) / (0.15 * fps)))
+        since = np.arange(track.num_frames) - rng.uniform(0, track.num_frames)
+        gain = gain * (1 + rng.choice((-1, 1)) * 0.12 * np.tanh(since / (0.15 * track.fps)))
     return (gain[:, None] * tint).astype(np.float32)
 
 
-def _defocus(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _defocus(track: Track) -> np.ndarray:
     """Radius of blur at a 112 px crop, 0 in most videos and stretches: float64 (T,)."""
-    blur = np.zeros(num_frames)
-    if rng.random() < _DEFOCUS:
-        blur[stretch(rng, num_frames, fps, 0.5, 3.0)] = rng.uniform(*_DEFOCUS_PX)
+    blur = np.zeros(track.num_frames)
+    if track.rng.random() < _DEFOCUS:
+        blur[track.stretch(0.5, 3.0)] = track.rng.uniform(*_DEFOCUS_PX)
     return blur
 
 
-def _cover(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _cover(track: Track) -> np.ndarray:
     """The path of a hand or object from below or the side, over part of the face and away again: float64 (T, 2)."""
-    path = np.full((num_frames, 2), np.nan)
+    rng, path = track.rng, np.full((track.num_frames, 2), np.nan)
     if rng.random() < _OCCLUDED:
-        part = stretch(rng, num_frames, fps, *_OCCLUDED_S)
+        part = track.stretch(*_OCCLUDED_S)
         side = rng.choice((-1, 1))
         far = np.asarray((0.5 + side * 0.95, 1.25))
         near = np.asarray((0.5 + side * rng.uniform(0.0, 0.22), rng.uniform(0.6, 0.95)))
-        there = np.sin(np.pi * (np.arange(part.stop - part.start) + 0.5) / (part.stop - part.start)) ** 0.7
-        path[part] = far + (near - far) * there[:, None]
+        length = part.stop - part.start
+        nearness = np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 0.7
+        path[part] = far + (near - far) * nearness[:, None]
     return path

@@ -1,4 +1,4 @@
-"""Which expressions come when: episodes along a video, and the action units over time they give.
+"""The setting "steady": episodes of expressions along a video, and their action units over time.
 
 Legend: T frames, U = len(UNITS) units.
 """
@@ -10,23 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.synth.settings import SynthSettings, Video, seed_of
-from fercache.synth.timing import (
-    APEX,
-    OFFSET,
-    ONSET,
-    SYLLABLES_HZ,
-    TOTAL_S,
-    rise_hold_fall,
-    stretch,
-    wander,
-)
-from fercache.synth.units import PROTOTYPES, UNITS, unit_vector
+from fercache.synth.settings import PlannedVideo, SynthSettings, seed_of
+from fercache.synth.timing import APEX, OFFSET, ONSET, SYLLABLES_HZ, TOTAL_S, Track, rise_hold_fall
+from fercache.synth.units import PROTOTYPES, UNITS, prototype, unit_vector
 
-# How often each expression is drawn, in a block of episodes. The order is Aff-Wild2's in kind: Neutral fills the
-# time between episodes and is the most common, happiness next, fear the rarest.
-BLOCK: dict[str, int] = {"Happiness": 6, "Sadness": 4, "Surprise": 3, "Anger": 2, "Disgust": 2, "Fear": 1}
-
+FREQUENCY: dict[str, int] = {"Happiness": 6, "Sadness": 4, "Surprise": 3, "Anger": 2, "Disgust": 2, "Fear": 1}
+"""How often each expression comes in a block of episodes. The order is Aff-Wild2's: Neutral fills the time between
+episodes and is the most common, happiness next, fear the rarest."""
 _SECONDS_PER_EPISODE = 4.0
 _MOST_EXPRESSIVE = 0.75
 """Share of a video that episodes may fill; holds are shortened beyond it."""
@@ -51,88 +41,82 @@ class Episode:
     peak: float
     variant: int
 
-    @property
-    def end(self) -> float:
-        """When the last trace is gone."""
-        return self.start + self.onset + self.apex + self.offset
-
     def intensity(self, times: np.ndarray) -> np.ndarray:
         """0..peak at `times` in seconds: float64 of the same shape."""
         return self.peak * rise_hold_fall(times - self.start, self.onset, self.apex, self.offset)
 
 
-def deal(settings: SynthSettings, video: Video, counts: Mapping[str, int], num: int) -> list[str]:
+def deal(settings: SynthSettings, video: PlannedVideo, counts: Mapping[str, int], num: int) -> list[str]:
     """The `num` kinds of episode that are this video's part of the split's sequence.
 
-    The sequence runs in blocks that hold each kind as often as `counts` says, and each once before
-    any comes again: a split of few recordings has most kinds, and a large one has the stated rates.
+    The sequence runs in blocks that hold each kind as often as `counts` says, and each once before any comes again:
+    a split of few recordings has most kinds, and a large one has the stated rates.
     """
     size = sum(counts.values())
-    dealt = []
-    for place in range(video.number * num, (video.number + 1) * num):
-        rng = np.random.default_rng(seed_of(settings, "deck", video.split, video.side, place // size))
-        first = [str(kind) for kind in rng.permutation(list(counts))]
-        rest = [kind for kind, count in counts.items() for _ in range(count - 1)]
-        dealt.append([*first, *(str(kind) for kind in rng.permutation(rest))][place % size])
-    return dealt
+    rest = [kind for kind, count in counts.items() for _ in range(count - 1)]
+    kinds = []
+    for index in range(video.number * num, (video.number + 1) * num):
+        rng = np.random.default_rng(seed_of(settings, "deck", video.split, video.side, index // size))
+        block = [*rng.permutation(list(counts)).tolist(), *rng.permutation(rest).tolist()]
+        kinds.append(block[index % size])
+    return kinds
 
 
-def place(rng: np.random.Generator, seconds: float, lengths: list[float]) -> list[float]:
-    """Start times of episodes of these lengths, in order, with random gaps before, between and after."""
+def random_starts(rng: np.random.Generator, total: float, lengths: list[float]) -> list[float]:
+    """Start times of episodes of these lengths within `total`, with random gaps before, between and after."""
     shares = rng.gamma(3.0, size=len(lengths) + 1)
-    gaps = max(0.0, seconds - sum(lengths)) * shares / shares.sum()
+    gaps = max(0.0, total - sum(lengths)) * shares / shares.sum()
     return [sum(lengths[:i]) + float(gaps[: i + 1].sum()) for i in range(len(lengths))]
 
 
-def steady_episodes(settings: SynthSettings, video: Video, rng: np.random.Generator) -> list[Episode]:
+def steady_episodes(settings: SynthSettings, video: PlannedVideo, rng: np.random.Generator) -> list[Episode]:
     """The episodes of a video, in order and without overlap."""
     seconds = video.num_frames / settings.fps
     num = max(1, round(settings.seconds / _SECONDS_PER_EPISODE))
     phases = [_phases(rng, min(TOTAL_S[1], _MOST_EXPRESSIVE * seconds / num)) for _ in range(num)]
-    starts = place(rng, seconds, [sum(phase) for phase in phases])
+    starts = random_starts(rng, seconds, [sum(phase) for phase in phases])
+    expressions = deal(settings, video, FREQUENCY, num)
     return [
-        Episode(
-            expression, start, *phase, peak=rng.uniform(*_PEAK), variant=int(rng.integers(len(PROTOTYPES[expression])))
-        )
-        for expression, start, phase in zip(deal(settings, video, BLOCK, num), starts, phases, strict=True)
+        Episode(name, start, *phase, peak=rng.uniform(*_PEAK), variant=int(rng.integers(len(PROTOTYPES[name]))))
+        for name, start, phase in zip(expressions, starts, phases, strict=True)
     ]
 
 
 def _phases(rng: np.random.Generator, longest: float) -> tuple[float, float, float]:
-    """Onset, apex and offset in seconds; a hold gives way where the whole would last too long."""
+    """Onset, apex and offset in seconds; the apex is shortened where the whole would last too long."""
     onset, apex, offset = ONSET.draw(rng), APEX.draw(rng), OFFSET.draw(rng)
     apex = max(0.05, min(apex, longest - onset - offset))
     return onset, max(apex, TOTAL_S[0] - onset - offset), offset
 
 
-def steady_units(rng: np.random.Generator, episodes: list[Episode], num_frames: int, fps: float) -> np.ndarray:
+def steady_units(track: Track, episodes: list[Episode]) -> np.ndarray:
     """Intensities of the units over the video, 0..1: float32 (T, U)."""
-    times = np.arange(num_frames) / fps
-    units = np.zeros((num_frames, len(UNITS)))
+    units, neutral = np.zeros((track.num_frames, len(UNITS))), np.zeros(track.num_frames)
     for episode in episodes:
-        shape = unit_vector(PROTOTYPES[episode.expression][episode.variant])
-        units += episode.intensity(times)[:, None] * shape
-    units *= 1 + _JITTER * np.stack([wander(rng, num_frames, fps, 0.3) for _ in UNITS], 1)
-    neutral = 1 - sum((episode.intensity(times) for episode in episodes), np.zeros(num_frames))
-    if rng.random() < _TALKS:
-        units = np.maximum(units, _talk(rng, times, fps) * neutral[:, None])
-    if rng.random() < _LONE:
-        units = np.maximum(units, _lone(rng, times, fps) * neutral[:, None])
+        intensity = episode.intensity(track.times)
+        units += intensity[:, None] * prototype(episode.expression, episode.variant)
+        neutral += intensity
+    neutral = (1 - neutral)[:, None]
+    units *= 1 + _JITTER * np.stack([track.wander(0.3) for _ in UNITS], 1)
+    if track.rng.random() < _TALKS:
+        units = np.maximum(units, _talk(track) * neutral)
+    if track.rng.random() < _LONE:
+        units = np.maximum(units, _lone_movement(track) * neutral)
     return np.clip(units, 0, 1).astype(np.float32)
 
 
-def _talk(rng: np.random.Generator, times: np.ndarray, fps: float) -> np.ndarray:
+def _talk(track: Track) -> np.ndarray:
     """Speech-like opening of the mouth for a stretch: (T, U)."""
-    rate = np.cumsum(rng.uniform(*SYLLABLES_HZ) * (1 + 0.25 * wander(rng, len(times), fps, 0.2))) / fps
-    gate = np.zeros(len(times))
-    gate[stretch(rng, len(times), fps, *_TALK_S)] = 1
-    opening = gate * np.clip(0.5 - 0.5 * np.cos(2 * np.pi * rate), 0, 1)
+    syllables = np.cumsum(track.rng.uniform(*SYLLABLES_HZ) * (1 + 0.25 * track.wander(0.2))) / track.fps
+    talking = np.zeros(track.num_frames)
+    talking[track.stretch(*_TALK_S)] = 1
+    opening = talking * np.clip(0.5 - 0.5 * np.cos(2 * np.pi * syllables), 0, 1)
     return opening[:, None] * unit_vector({"AU25": 0.7, "AU26": 0.4})
 
 
-def _lone(rng: np.random.Generator, times: np.ndarray, fps: float) -> np.ndarray:
+def _lone_movement(track: Track) -> np.ndarray:
     """A movement of one or two units that is no expression: (T, U)."""
-    part = stretch(rng, len(times), fps, *_LONE_S)
-    start, length = part.start / fps, (part.stop - part.start) / fps
-    shape = unit_vector(_LONE_UNITS[int(rng.integers(len(_LONE_UNITS)))])
-    return rise_hold_fall(times - start, 0.4 * length, 0.1 * length, 0.5 * length)[:, None] * shape
+    part = track.stretch(*_LONE_S)
+    start, length = part.start / track.fps, (part.stop - part.start) / track.fps
+    shape = unit_vector(_LONE_UNITS[int(track.rng.integers(len(_LONE_UNITS)))])
+    return rise_hold_fall(track.times - start, 0.4 * length, 0.1 * length, 0.5 * length)[:, None] * shape

@@ -1,28 +1,28 @@
 """The mouth: lips, teeth, tongue, open jaw, and the nostrils above, drawn anew each frame.
 
-Legend: curves run over _U from the left corner (-1) to the right one (1).
+Legend: curves run over _U, N points from the left corner (-1) to the right one (1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ImageDraw
 
 from fercache.synth.person import Person
-from fercache.synth.shapes import MIDDLE, band
+from fercache.synth.shapes import MIDDLE, Draw, band
+from fercache.synth.units import Intensities
 
 _U = np.linspace(-1, 1, 17)
 _FLAT = (1 - np.abs(_U) ** 3.2) ** 0.8
 _ROUND = np.sqrt(1 - _U**2)
 _CORNER = np.abs(_U) ** 1.9
 _BOW = np.clip(1 - np.abs(_U) ** 1.7, 0, None) * (1 - 0.28 * np.exp(-((_U / 0.16) ** 2)))
-_TEETH = slice(2, 15)
+_TEETH, _INNER = slice(2, 15), slice(4, 13)
+"""The points between which teeth show, and the middle half of the mouth."""
 
 
-def jaw_drop(au: Mapping[str, float]) -> float:
+def jaw_drop(au: Intensities) -> float:
     """How many pixels the chin moves down."""
     return 13.0 * au["AU26"] + 25.0 * au["AU27"] * (1 - 0.3 * au["AU26"])
 
@@ -38,7 +38,7 @@ class Lips:
     lower: np.ndarray
 
 
-def lips(person: Person, au: Mapping[str, float]) -> Lips:
+def _lips(person: Person, au: Intensities) -> Lips:
     """The lips' edges at these intensities."""
     smile, sneer, open_ = au["AU12"], max(au["AU10"], 0.5 * au["AU9"]), au["AU25"]
     drop = jaw_drop(au)
@@ -62,65 +62,57 @@ def lips(person: Person, au: Mapping[str, float]) -> Lips:
     return Lips(MIDDLE + width * _U, upper, upper_inner, lower_inner, lower)
 
 
-def draw_mouth(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:
+def draw_mouth(draw: Draw, person: Person, au: Intensities) -> None:
     """Draw the mouth, the moustache and the nostrils."""
-    edges = lips(person, au)
-    red, light, dark = _lip_colours(person)
+    lips = _lips(person, au)
+    x, upper_inner, lower_inner = lips.x, lips.upper_inner, lips.lower_inner
+    red, shine, dark = _lip_colours(person)
     if person.facial_hair in ("moustache", "beard"):
-        _moustache(draw, person, edges)
+        _moustache(draw, person, lips)
     _nostrils(draw, person, au)
-    gap = edges.lower_inner - edges.upper_inner
-    if gap.max() > 1.5:
-        _inside(draw, edges, gap, au)
-    band(draw, edges.x, edges.upper, edges.upper_inner + 0.3, (*dark, 225))
-    band(draw, edges.x, edges.lower_inner - 0.3, edges.lower, (*red, 225))
-    thick = edges.lower - edges.lower_inner
-    inner = slice(4, 13)
-    band(
-        draw,
-        edges.x[inner],
-        (edges.lower_inner + 0.3 * thick)[inner],
-        (edges.lower_inner + 0.62 * thick)[inner],
-        (*light, 110),
-    )
-    if gap.max() <= 1.5:
-        band(draw, edges.x, edges.upper_inner - 0.8, edges.lower_inner + 0.8, (70, 28, 28, 215))
+    is_open = (lower_inner - upper_inner).max() > 1.5
+    if is_open:
+        _inside(draw, lips, au)
+    band(draw, x, lips.upper, upper_inner + 0.3, (*dark, 225))
+    band(draw, x, lower_inner - 0.3, lips.lower, (*red, 225))
+    thick = lips.lower - lower_inner
+    band(draw, x, lower_inner + 0.3 * thick, lower_inner + 0.62 * thick, (*shine, 110), _INNER)
+    if not is_open:
+        band(draw, x, upper_inner - 0.8, lower_inner + 0.8, (70, 28, 28, 215))
     # Light from above leaves a shadow below the lower lip.
-    band(draw, edges.x[inner], edges.lower[inner], (edges.lower + 2.6 * _ROUND)[inner], (60, 30, 20, 40))
+    band(draw, x, lips.lower, lips.lower + 2.6 * _ROUND, (60, 30, 20, 40), _INNER)
     for end, side in ((0, -1), (-1, 1)):
-        x, y = edges.x[end], edges.upper_inner[end]
-        draw.ellipse([x - 1.6 + side * 0.6, y - 1.5, x + 1.6 + side * 0.6, y + 1.7], fill=(60, 28, 26, 130))
+        corner_x, corner_y = x[end] + side * 0.6, upper_inner[end]
+        draw.ellipse([corner_x - 1.6, corner_y - 1.5, corner_x + 1.6, corner_y + 1.7], fill=(60, 28, 26, 130))
 
 
-def _inside(draw: ImageDraw.ImageDraw, edges: Lips, gap: np.ndarray, au: Mapping[str, float]) -> None:
+def _inside(draw: Draw, lips: Lips, au: Intensities) -> None:
     """The open mouth: dark, tongue, lower and upper teeth."""
-    band(draw, edges.x, edges.upper_inner, edges.lower_inner, (52, 18, 20, 255))
-    x = edges.x[_TEETH]
+    x, top, bottom = lips.x, lips.upper_inner, lips.lower_inner
+    gap = bottom - top
+    band(draw, x, top, bottom, (52, 18, 20, 255))
     if gap.max() > 13:
-        tongue = slice(4, 13)
-        rise = np.minimum(0.34 * gap, 9) * _ROUND
-        band(draw, edges.x[tongue], (edges.lower_inner - rise)[tongue], edges.lower_inner[tongue], (158, 74, 74, 255))
+        band(draw, x, bottom - np.minimum(0.34 * gap, 9) * _ROUND, bottom, (158, 74, 74, 255), _INNER)
     bare = 4.5 * max(au["AU16"], 0.7 * au["AU20"])
     if bare > 1:
-        shown = np.minimum(bare * _FLAT, 0.45 * gap)
-        band(draw, x, (edges.lower_inner - shown)[_TEETH], edges.lower_inner[_TEETH], (206, 198, 184, 255))
+        band(draw, x, bottom - np.minimum(bare * _FLAT, 0.45 * gap), bottom, (206, 198, 184, 255), _TEETH)
     # A dropped jaw bares few of the upper teeth, a smile or a sneer most of them.
     dropped = min(1.0, jaw_drop(au) / 12) * (1 - au["AU12"])
-    shown = np.minimum((3.0 + 5.5 * au["AU12"] + 3.0 * au["AU10"]) * _FLAT, (0.86 - 0.58 * dropped) * gap)
-    band(draw, x, edges.upper_inner[_TEETH], (edges.upper_inner + shown)[_TEETH], (236, 230, 220, 255))
+    bare = np.minimum((3.0 + 5.5 * au["AU12"] + 3.0 * au["AU10"]) * _FLAT, (0.86 - 0.58 * dropped) * gap)
+    band(draw, x, top, top + bare, (236, 230, 220, 255), _TEETH)
 
 
-def _moustache(draw: ImageDraw.ImageDraw, person: Person, edges: Lips) -> None:
+def _moustache(draw: Draw, person: Person, lips: Lips) -> None:
     colour = tuple(int(0.55 * value) for value in person.hair)
-    x = MIDDLE + 1.18 * (edges.x - MIDDLE)
+    x = MIDDLE + 1.18 * (lips.x - MIDDLE)
     # It hangs from under the nose and leaves the red of the lip free.
-    low = edges.upper - 0.6 + 2.5 * np.abs(_U) ** 3
+    low = lips.upper - 0.6 + 2.5 * np.abs(_U) ** 3
     top = np.maximum(low - 9.0 * (1 - 0.6 * np.abs(_U) ** 1.5), person.nose_y + 4.5)
     for alpha, extra in ((70, 1.0), (150, 0.0)):
         band(draw, x, np.minimum(top - extra, low), low + extra, (*colour, alpha))
 
 
-def _nostrils(draw: ImageDraw.ImageDraw, person: Person, au: Mapping[str, float]) -> None:
+def _nostrils(draw: Draw, person: Person, au: Intensities) -> None:
     rise = 3.0 * au["AU9"] + 1.5 * au["AU10"]
     x, y = 0.46 * person.nose_width + 0.6 * au["AU9"], person.nose_y + 0.5 - rise
     for side in (-1, 1):

@@ -17,63 +17,28 @@ from fercache.synth.timeline import Timeline
 
 _POOL = 512
 """Side of the square of noise that every frame takes a piece of."""
-_MOVING_PX = 0.7
-"""A head slower than this, in pixels a frame, is drawn sharp."""
 
 
 class Scene:
     """Draws the frames of one video."""
 
     def __init__(self, person: Person, timeline: Timeline, camera: Camera, size: int, rng: np.random.Generator) -> None:
-        self._face = Face(person)
-        self._timeline, self._camera, self._size = timeline, camera, size
+        self._face, self._timeline, self._camera, self._size = Face(person), timeline, camera, size
         self._background = _background(person, size, rng)
         self._corner = rng.integers(0, _POOL - size, (len(timeline.units), 2)).tolist()
-        self._hand = _hand(person.skin, size) if rng.random() < 0.6 else _object(person.clothes, size)
-        self._across = np.linspace(-1, 1, size, dtype=np.float32)[:, None]
+        self._occluder = _hand(person.skin, size) if rng.random() < 0.6 else _object(person.clothes, size)
 
     def frame(self, index: int) -> Image.Image:
         """The crop of frame `index` (from 0): RGB (S, S)."""
         camera, timeline, size = self._camera, self._timeline, self._size
         face, mask = self._face.draw(timeline.units[index], timeline.gaze[index], float(timeline.blink[index]))
-        pose = camera.pose[index].tolist()
-        shape = (size, size)
         crop = self._background.copy()
-        crop.paste(
-            face.transform(shape, Image.Transform.PERSPECTIVE, pose, Image.Resampling.BILINEAR),
-            (0, 0),
-            mask.transform(shape, Image.Transform.PERSPECTIVE, pose, Image.Resampling.BILINEAR),
-        )
+        crop.paste(camera.view(face, index), (0, 0), camera.view(mask, index))
         if not np.isnan(camera.cover[index, 0]):
             x, y = (camera.cover[index] * size).astype(int).tolist()
-            crop.paste(self._hand, (x - self._hand.width // 2, y - self._hand.height // 2), self._hand)
-        if camera.blur[index] > 0:
-            crop = crop.filter(ImageFilter.GaussianBlur(float(camera.blur[index])))
-        return Image.fromarray(self._exposed(np.asarray(crop), index))
-
-    def _exposed(self, crop: np.ndarray, index: int) -> np.ndarray:
-        """Light, motion blur and noise: uint8 (S, S, 3)."""
-        camera = self._camera
-        light = camera.gain[index] * (1 + camera.side[index] * self._across)
-        pixels = crop * light
-        move = camera.speed[index]
-        if np.hypot(*move) > _MOVING_PX:
-            pixels = _smeared(pixels, move)
+            crop.paste(self._occluder, (x - self._occluder.width // 2, y - self._occluder.height // 2), self._occluder)
         top, left = self._corner[index]
-        noise = _noise_pool()[top : top + self._size, left : left + self._size]
-        pixels += noise * np.float32(camera.noise)
-        np.clip(pixels, 0, 255, out=pixels)
-        return pixels.astype(np.uint8)
-
-
-def _smeared(pixels: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Motion blur: the mean along the way that a half-open shutter sees."""
-    steps = max(1, round(float(np.abs(move).max()) * 0.5))
-    total = pixels.copy()
-    for step in range(1, steps + 1):
-        x, y = np.rint(0.5 * move * step / steps + 1e-9 * move).astype(int).tolist()
-        total += np.roll(pixels, (y, x), (0, 1))
-    return total / np.float32(steps + 1)
+        return camera.expose(crop, index, _noise_pool()[top : top + size, left : left + size])
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a synthetic data set is made from: its settings, and the plan of recordings that follows from them."""
+"""The settings of a synthetic data set, and the plan of its videos that follows from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LENGTH_SPREAD = 0.15
 
 @dataclass(frozen=True)
 class SynthSettings(SynthConfig):
-    """The settings of the config, and the seed. Raises ConfigError with everything that is wrong at once."""
+    """The settings of the config, and the seed. Raises ConfigError with all problems at once."""
 
     seed: int = 0
 
@@ -33,7 +33,7 @@ class SynthSettings(SynthConfig):
 
 
 @dataclass(frozen=True)
-class Video:
+class PlannedVideo:
     """One video that is to be made: a person in a recording."""
 
     name: str
@@ -46,8 +46,12 @@ class Video:
     """Number of the person within the split and side."""
     num_frames: int
 
+    def rng(self, settings: SynthSettings, purpose: str) -> np.random.Generator:
+        """A generator for one purpose of this video alone."""
+        return np.random.default_rng(seed_of(settings, purpose, self.split, self.number, self.side))
 
-def plan_videos(settings: SynthSettings) -> list[Video]:
+
+def plan_videos(settings: SynthSettings) -> list[PlannedVideo]:
     """All videos. One video's entry depends on its own number only, not on how many others there are."""
     videos = []
     for split in SPLITS:
@@ -58,7 +62,7 @@ def plan_videos(settings: SynthSettings) -> list[Video]:
             person = number - 1 if number % _AGAIN_EVERY == _AGAIN_EVERY - 1 else number
             sides = ("_left", "_right") if number % _PAIR_EVERY == 1 else ("",)
             for side, ending in enumerate(sides):
-                videos.append(Video(f"{split}_{number:03d}{ending}", split, number, side, person, num_frames))
+                videos.append(PlannedVideo(f"{split}_{number:03d}{ending}", split, number, side, person, num_frames))
     return videos
 
 

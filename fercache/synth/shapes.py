@@ -1,6 +1,7 @@
-"""Small tools of drawing: smooth curves, soft blobs and soft strokes on the canvas.
+"""Drawing on the canvas: smooth curves, soft blobs, regions and strokes.
 
-Legend: H, W canvas height and width; N points of a curve.
+Legend: H, W canvas height and width; N points of a curve, (x, y) in pixels. "Relative" points have x = 0 on the face's
+middle line; adding CENTRE moves them onto the canvas.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from PIL import Image, ImageDraw, ImageFilter
 WIDTH = 224
 """Canvas width: twice the usual crop, so that halving it smooths the edges of polygons."""
 HEIGHT = 248
-"""Taller than wide: shoulders go on below the crop, for when the head moves up."""
+"""Taller than wide: shoulders reach below the crop, for when the head moves up."""
 MIDDLE = WIDTH / 2
 CENTRE = np.asarray((MIDDLE, 0.0))
-"""Added to points that are given relative to the face's middle line."""
 
 Points = Sequence[tuple[float, float]]
+Draw = ImageDraw.ImageDraw
+_ALL = slice(None)
 
 
-def smooth(points: Points, closed: bool = False, steps: int = 8) -> np.ndarray:
+def smooth(points: Points | np.ndarray, closed: bool = False, steps: int = 8) -> np.ndarray:
     """A Catmull-Rom curve through `points`: float64 (N, 2)."""
     knots = np.asarray(points, dtype=np.float64)
     if closed:
@@ -38,15 +40,35 @@ def smooth(points: Points, closed: bool = False, steps: int = 8) -> np.ndarray:
 
 @cache
 def _catmull_rom(steps: int) -> np.ndarray:
-    """(steps, 4): weights of the four knots around a piece, at `steps` places along it."""
+    """(steps, 4): weights of the four knots around a piece, at `steps` positions along it."""
     t = np.linspace(0, 1, steps, endpoint=False)
     return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], 1)
+
+
+def mirrored(points: Points) -> Points:
+    """The mirror image of relative points, in reverse order, so that it closes a ring."""
+    return [(-x, y) for x, y in reversed(points)]
+
+
+def ring(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """The outline of the area between two curves over the same `x`, each (N,): (2N, 2)."""
+    return np.concatenate([x, x[::-1], upper, lower[::-1]]).reshape(2, -1).T
+
+
+def band(draw: Draw, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, fill: tuple, part: slice = _ALL) -> None:
+    """Fill between two curves over the same `x`, each (N,), or between a part of them."""
+    draw.polygon(ring(x[part], upper[part], lower[part]).ravel().tolist(), fill=fill)
 
 
 @cache
 def grid() -> tuple[np.ndarray, np.ndarray]:
     """x (1, W) and y (H, 1) of the canvas's pixels, float32."""
     return (np.arange(WIDTH, dtype=np.float32) + 0.5)[None], (np.arange(HEIGHT, dtype=np.float32) + 0.5)[:, None]
+
+
+def nothing() -> np.ndarray:
+    """An empty field: float32 (H, W)."""
+    return np.zeros((HEIGHT, WIDTH), dtype=np.float32)
 
 
 def blob(x: float, y: float, across: float, down: float) -> np.ndarray:
@@ -60,39 +82,27 @@ def both(x: float, y: float, across: float, down: float) -> np.ndarray:
     return blob(MIDDLE - x, y, across, down) + blob(MIDDLE + x, y, across, down)
 
 
-def region(polygon: np.ndarray, soft: float = 0.0) -> np.ndarray:
+def region(polygon: np.ndarray, soft: float) -> np.ndarray:
     """1 inside the polygon and 0 outside, its edge softened by a Gaussian of `soft` pixels: float32 (H, W)."""
     image = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(image).polygon(polygon.ravel().tolist(), fill=255)
-    return _softened(image, soft)
+    return _blurred(image, soft)
 
 
-def stroke(points: Points, width: float, soft: float) -> np.ndarray:
-    """A soft line through points given relative to the middle line, and its mirror image: float32 (H, W), 0..1."""
+def stroke(points: Points, width: int, soft: float) -> np.ndarray:
+    """A soft line through relative points, and its mirror image: float32 (H, W), 0..1."""
     image = Image.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)
     curve = smooth(points)
     for side in (-1, 1):
-        line = np.stack([MIDDLE + side * curve[:, 0], curve[:, 1]], 1)
-        draw.line(line.ravel().tolist(), fill=255, width=max(1, round(width)), joint="curve")
-    return _softened(image, soft)
+        draw.line((curve * (side, 1) + CENTRE).ravel().tolist(), fill=255, width=width, joint="curve")
+    return _blurred(image, soft)
 
 
 def soften(field: np.ndarray, soft: float) -> np.ndarray:
     """A Gaussian blur of a 0..1 field, to the 8 bits of Pillow's blur: float32 (H, W)."""
-    return _softened(Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8)), soft)
+    return _blurred(Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8)), soft)
 
 
-def _softened(image: Image.Image, soft: float) -> np.ndarray:
-    if soft:
-        image = image.filter(ImageFilter.GaussianBlur(soft))
-    return np.asarray(image, dtype=np.float32) / 255
-
-
-def band(draw: ImageDraw.ImageDraw, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, fill: tuple) -> None:
-    """Fill between two curves over the same `x`, each (N,)."""
-    count = len(x)
-    ring = np.empty((2 * count, 2))
-    ring[:count, 0], ring[:count, 1] = x, upper
-    ring[count:, 0], ring[count:, 1] = x[::-1], lower[::-1]
-    draw.polygon(ring.ravel().tolist(), fill=fill)
+def _blurred(image: Image.Image, soft: float) -> np.ndarray:
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(soft)), dtype=np.float32) / 255

@@ -11,7 +11,20 @@ import numpy as np
 
 from fercache.synth import hair
 from fercache.synth.person import Person
-from fercache.synth.shapes import CENTRE, HEIGHT, MIDDLE, WIDTH, blob, both, grid, region, smooth, soften, stroke
+from fercache.synth.shapes import (
+    CENTRE,
+    HEIGHT,
+    MIDDLE,
+    WIDTH,
+    blob,
+    both,
+    grid,
+    mirrored,
+    region,
+    smooth,
+    soften,
+    stroke,
+)
 
 
 @dataclass(frozen=True)
@@ -26,8 +39,33 @@ class Layers:
     """uint8 (H, W, 4): hair and glasses in front of brows and eyes, or None."""
 
 
-def face_outline(person: Person) -> np.ndarray:
-    """The face's edge from hairline over temples, cheeks and jaw to the chin: (N, 2)."""
+def draw_layers(person: Person) -> Layers:
+    """Draw the still parts of a person."""
+    rng = np.random.default_rng(person.texture_seed)
+    face = region(_face_outline(person), 0.7)
+    skin = np.asarray(person.skin, dtype=np.float32)
+    lit = _shade(person, face)[..., None] * _tint(person, skin)
+    neck_shadow = (1 - 0.35 * blob(MIDDLE, person.chin_y, 60, 14))[..., None]
+    canvas, alpha = np.zeros((HEIGHT, WIDTH, 3), dtype=np.float32), np.zeros_like(face)
+    # From the back to the front; the order of the random draws is a part of the data set.
+    for colour, mask in (
+        (hair.colour(person, rng, 0.75), hair.behind_face(person)),
+        (skin * 0.66 * neck_shadow, _neck(person)),
+        (np.asarray(person.clothes, dtype=np.float32) * _folds(rng), _shoulders()),
+        (skin * 0.8, _ears(person)),
+        (lit * _pores(rng), face),
+        (hair.colour(person, rng, 0.62), hair.beard(person, face)),
+        (hair.colour(person, rng, 1.0), hair.on_skull(person, rng)),
+    ):
+        canvas += (colour - canvas) * mask[..., None]
+        alpha = np.maximum(alpha, mask)
+    canvas *= _side_light(person)
+    head = np.clip(canvas, 0, 255).astype(np.uint8)
+    return Layers(head, (np.clip(alpha, 0, 1) * 255).astype(np.uint8), hair.in_front(person, rng))
+
+
+def _face_outline(person: Person) -> np.ndarray:
+    """The face's edge from the forehead over temples, cheeks and jaw to the chin: (N, 2)."""
     right = [
         (0.55 * person.temple, 38),
         (person.temple, 70),
@@ -37,37 +75,7 @@ def face_outline(person: Person) -> np.ndarray:
         (0.62 * person.jaw + 0.2 * person.chin_width, 183),
         (person.chin_width, person.chin_y - 3),
     ]
-    down = [(MIDDLE + x, y) for x, y in right]
-    up = [(MIDDLE - x, y) for x, y in reversed(right)]
-    return smooth([(MIDDLE, 30), *down, (MIDDLE, person.chin_y), *up], closed=True)
-
-
-def draw_layers(person: Person) -> Layers:
-    """Draw the still parts of a person."""
-    rng = np.random.default_rng(person.texture_seed)
-    outline = face_outline(person)
-    face = region(outline, 0.7)
-    body, shoulders = _neck(person), _shoulders()
-    ears = _ears(person)
-    skin = np.asarray(person.skin, dtype=np.float32)
-    lit = _shade(person, face)[..., None] * _tint(person, skin)
-    canvas = np.zeros((HEIGHT, WIDTH, 3), dtype=np.float32)
-    alpha = np.zeros((HEIGHT, WIDTH), dtype=np.float32)
-    behind = hair.behind(person)
-    for colour, mask in (
-        (hair.colour(person, rng, 0.75), behind),
-        (skin * 0.66 * (1 - 0.35 * blob(MIDDLE, person.chin_y, 60, 14)[..., None]), body),
-        (np.asarray(person.clothes, dtype=np.float32) * _folds(rng), shoulders),
-        (skin * 0.8, ears),
-        (lit * _pores(rng), face),
-        (hair.colour(person, rng, 0.62), hair.on_face(person, face)),
-        (hair.colour(person, rng, 1.0), hair.cap(person, rng)),
-    ):
-        canvas += (colour - canvas) * mask[..., None]
-        alpha = np.maximum(alpha, mask)
-    canvas *= _side_light(person)
-    head = np.clip(canvas, 0, 255).astype(np.uint8)
-    return Layers(head, (np.clip(alpha, 0, 1) * 255).astype(np.uint8), hair.front(person, rng))
+    return smooth(np.add([(0, 30), *right, (0, person.chin_y), *mirrored(right)], CENTRE), closed=True)
 
 
 def _shade(person: Person, face: np.ndarray) -> np.ndarray:
@@ -76,16 +84,14 @@ def _shade(person: Person, face: np.ndarray) -> np.ndarray:
     inside = soften(face, 13)
     # A curved surface turns away from the viewer at its edge and darkens.
     shade = 0.62 + 0.40 * np.clip(1.35 * inside - 0.35, 0, 1)
-    shade += (
-        0.07 * blob(MIDDLE, 62, 34, 16) + 0.07 * both(38, 126, 15, 11) + 0.05 * blob(MIDDLE, person.chin_y - 14, 13, 7)
-    )
+    forehead, cheeks, chin = blob(MIDDLE, 62, 34, 16), both(38, 126, 15, 11), blob(MIDDLE, person.chin_y - 14, 13, 7)
+    shade += 0.07 * forehead + 0.07 * cheeks + 0.05 * chin
     shade -= 0.20 * both(0.78 * person.eye_x, eye_y - 7, 14, 6) + 0.12 * both(13, eye_y - 3, 5, 9)
     shade -= (0.05 + 0.09 * person.age) * both(person.eye_x, eye_y + 11, 13, 3.5)
     # The nose: lit ridge and tip, one side in shadow, a shadow under it, the wings' edge.
     away = np.sign(person.light_x) or 1.0
-    shade += 0.10 * blob(MIDDLE - away, 0.5 * (eye_y + nose_y), 3.5, 16) + 0.12 * blob(
-        MIDDLE - away, nose_y - 7, 5, 4.5
-    )
+    ridge = MIDDLE - away
+    shade += 0.10 * blob(ridge, 0.5 * (eye_y + nose_y), 3.5, 16) + 0.12 * blob(ridge, nose_y - 7, 5, 4.5)
     shade -= 0.15 * blob(MIDDLE + 9 * away, nose_y - 12, 4, 14) + 0.07 * blob(MIDDLE - 10 * away, nose_y - 10, 4, 12)
     shade -= 0.20 * blob(MIDDLE, nose_y + 4, person.nose_width * 0.7, 3)
     wing = [(person.nose_width - 3, nose_y - 9), (person.nose_width, nose_y - 3), (person.nose_width - 3, nose_y + 2)]
@@ -128,8 +134,8 @@ def _folds(rng: np.random.Generator) -> np.ndarray:
 
 def _neck(person: Person) -> np.ndarray:
     half = 0.68 * person.jaw
-    sides = [(-half, 150), (half, 150), (half + 4, 215), (half + 14, HEIGHT), (-half - 14, HEIGHT), (-half - 4, 215)]
-    return region(np.asarray([(MIDDLE + x, y) for x, y in sides]), 1)
+    right = [(half, 150), (half + 4, 215), (half + 14, HEIGHT)]
+    return region(np.add([*right, *mirrored(right)], CENTRE), 1)
 
 
 def _shoulders() -> np.ndarray:
@@ -142,5 +148,4 @@ def _shoulders() -> np.ndarray:
 def _ears(person: Person) -> np.ndarray:
     x, y = person.cheek - 1, person.eye_y + 10
     right = smooth([(x - 4, y - 16), (x + 5, y - 18), (x + 9, y - 6), (x + 5, y + 12), (x - 3, y + 18)])
-    left = np.stack([-right[:, 0], right[:, 1]], 1)
-    return np.maximum(region(right + CENTRE, 0.8), region(left + CENTRE, 0.8))
+    return np.maximum(region(right + CENTRE, 0.8), region(right * (-1, 1) + CENTRE, 0.8))

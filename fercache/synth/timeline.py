@@ -9,15 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.synth import transitions
 from fercache.synth.episodes import Episode, steady_episodes, steady_units
-from fercache.synth.settings import SynthSettings, Video, seed_of
-from fercache.synth.timing import (
-    BLINK_CLOSING_S,
-    BLINK_SHUT_S,
-    BLINKS_PER_S,
-    stretch,
-)
+from fercache.synth.settings import PlannedVideo, SynthSettings
+from fercache.synth.timing import BLINK_CLOSING_S, BLINK_SHUT_S, BLINKS_PER_S, Track
+from fercache.synth.transitions import ramp_labels, ramp_units, ramps
 from fercache.synth.units import NUM_LABELLED
 from fercache.tasks import EXPRESSIONS
 
@@ -51,26 +46,24 @@ class Timeline:
     """float32 (T,): 0 open to 1 shut."""
 
 
-def make_timeline(settings: SynthSettings, video: Video) -> Timeline:
+def make_timeline(settings: SynthSettings, video: PlannedVideo) -> Timeline:
     """The timeline of one video, from its own seeds."""
     num_frames, fps = video.num_frames, settings.fps
-    rng = np.random.default_rng(seed_of(settings, "episodes", video.split, video.number, video.side))
+    track = Track(video.rng(settings, "episodes"), num_frames, fps)
     if settings.setting == "transitions":
-        episodes = transitions.ramps(settings, video, rng)
-        units = transitions.ramp_units(rng, episodes, num_frames, fps)
-        expression = transitions.ramp_labels(episodes, num_frames, EXPRESSIONS)
-        borders = []
+        ramp_episodes = ramps(settings, video, track.rng)
+        units, expression = ramp_units(track, ramp_episodes), ramp_labels(ramp_episodes, num_frames)
+        borders = np.empty(0, np.int64)
     else:
-        episodes = steady_episodes(settings, video, rng)
-        units = steady_units(rng, episodes, num_frames, fps)
-        expression = expression_labels(episodes, num_frames, fps)
+        episodes = steady_episodes(settings, video, track.rng)
+        units, expression = steady_units(track, episodes), expression_labels(episodes, num_frames, fps)
         borders = np.flatnonzero(np.diff(expression)) + 1
     action_units = (units[:, :NUM_LABELLED] > AU_THRESHOLD).astype(np.int8)
-    gaze, blink = _gaze(rng, num_frames, fps), _blinks(rng, num_frames, fps)
+    gaze, blink = _gaze(track), _blinks(track)
     # Labels have their own generator, so that a change to them leaves the pictures as they were.
-    rng = np.random.default_rng(seed_of(settings, "labels", video.split, video.number, video.side))
-    face = _faces(rng, num_frames, fps)
-    _unlabel(rng, expression, action_units, borders, fps)
+    track = Track(video.rng(settings, "labels"), num_frames, fps)
+    face = _faces(track)
+    _unlabel(track, expression, action_units, borders)
     expression[~face] = -1
     action_units[~face] = -1
     return Timeline(units, expression, action_units, face, gaze, blink)
@@ -85,45 +78,42 @@ def expression_labels(episodes: list[Episode], num_frames: int, fps: float) -> n
     return labels
 
 
-def _unlabel(
-    rng: np.random.Generator, expression: np.ndarray, action_units: np.ndarray, borders: np.ndarray | list, fps: float
-) -> None:
+def _unlabel(track: Track, expression: np.ndarray, action_units: np.ndarray, borders: np.ndarray) -> None:
     """Set labels to -1, in place: around some borders of episodes, random stretches, stretches of one unit."""
-    num_frames = len(expression)
+    rng = track.rng
     for border in borders:
         if rng.random() < _BORDER:
-            reach = max(1, round(rng.uniform(*_BORDER_S) * fps / 2))
+            reach = max(1, round(rng.uniform(*_BORDER_S) * track.fps / 2))
             expression[max(0, border - reach) : border + reach] = -1
     for labels in (expression, action_units):
         if rng.random() < _UNLABELLED:
-            labels[stretch(rng, num_frames, fps, *_UNLABELLED_S)] = -1
+            labels[track.stretch(*_UNLABELLED_S)] = -1
     if rng.random() < _UNIT_UNLABELLED:
-        action_units[stretch(rng, num_frames, fps, *_UNIT_S), int(rng.integers(NUM_LABELLED))] = -1
+        action_units[track.stretch(*_UNIT_S), int(rng.integers(NUM_LABELLED))] = -1
 
 
-def _faces(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _faces(track: Track) -> np.ndarray:
     """bool (T,): stretches without a face now and then, never the whole video."""
-    face = np.ones(num_frames, dtype=bool)
-    if rng.random() < _NO_FACE:
-        face[stretch(rng, num_frames, fps, *_NO_FACE_S)] = False
+    face = np.ones(track.num_frames, dtype=bool)
+    if track.rng.random() < _NO_FACE:
+        face[track.stretch(*_NO_FACE_S)] = False
     if not face.any():
         face[:] = True
     return face
 
 
-def _gaze(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _gaze(track: Track) -> np.ndarray:
     """Fixations with jumps between them about every second: float32 (T, 2)."""
-    jumps = np.cumsum(rng.random(num_frames) < 1.0 / fps)
-    places = rng.normal(0, (1.8, 0.7), (num_frames + 1, 2)).clip((-4, -1.5), (4, 1.5))
-    places[0] *= 0.5
-    return places[jumps].astype(np.float32)
+    fixation = np.cumsum(track.rng.random(track.num_frames) < 1.0 / track.fps)
+    directions = track.rng.normal(0, (1.8, 0.7), (track.num_frames + 1, 2)).clip((-4, -1.5), (4, 1.5))
+    directions[0] *= 0.5
+    return directions[fixation].astype(np.float32)
 
 
-def _blinks(rng: np.random.Generator, num_frames: int, fps: float) -> np.ndarray:
+def _blinks(track: Track) -> np.ndarray:
     """0..1: blinks at random times: float32 (T,)."""
-    times = np.arange(num_frames) / fps
-    closed = np.zeros(num_frames)
-    for _ in range(rng.poisson(BLINKS_PER_S * num_frames / fps)):
-        distance = np.abs(times - rng.uniform(0, times[-1] + 1 / fps)) - BLINK_SHUT_S / 2
-        closed = np.maximum(closed, 1 - np.clip(distance / BLINK_CLOSING_S, 0, 1))
-    return closed.astype(np.float32)
+    times, shut = track.times, np.zeros(track.num_frames)
+    for _ in range(track.rng.poisson(BLINKS_PER_S * track.num_frames / track.fps)):
+        distance = np.abs(times - track.rng.uniform(0, times[-1] + 1 / track.fps)) - BLINK_SHUT_S / 2
+        shut = np.maximum(shut, 1 - np.clip(distance / BLINK_CLOSING_S, 0, 1))
+    return shut.astype(np.float32)

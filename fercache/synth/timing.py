@@ -1,4 +1,4 @@
-"""How long expressions take, from published measurements, and the shape of their rise and fall.
+"""How long expressions last, how fast they come and go, and random courses along the frames of a video.
 
 The figures are rounded readings of the literature, taken once; they are not tuned to any result.
 """
@@ -56,16 +56,29 @@ def rise_hold_fall(times: np.ndarray, onset: float, apex: float, offset: float) 
     return minimum_jerk(times / onset) * (1 - minimum_jerk((times - onset - apex) / offset))
 
 
-def wander(rng: np.random.Generator, num_frames: int, fps: float, memory_s: float) -> np.ndarray:
-    """Smooth stationary Gaussian noise of variance 1 that forgets within about `memory_s`: float64 (T,)."""
-    sigma = max(memory_s * fps, 1e-3)
-    reach = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.convolve(rng.standard_normal(num_frames + 2 * reach), kernel / np.sqrt((kernel**2).sum()), "valid")
+@dataclass(frozen=True)
+class Track:
+    """The frames of one video, T = `num_frames`, and a generator of what happens along them."""
 
+    rng: np.random.Generator
+    num_frames: int
+    fps: float
 
-def stretch(rng: np.random.Generator, num_frames: int, fps: float, low_s: float, high_s: float) -> slice:
-    """A random stretch of the video between `low_s` and `high_s` long, cut off at its ends."""
-    length = max(1, round(rng.uniform(low_s, high_s) * fps))
-    start = int(rng.integers(-length // 2, max(1, num_frames - length // 2)))
-    return slice(max(0, start), min(num_frames, start + length))
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds since the start of the video: float64 (T,)."""
+        return np.arange(self.num_frames) / self.fps
+
+    def wander(self, memory_s: float) -> np.ndarray:
+        """Smooth stationary Gaussian noise of variance 1 that forgets within about `memory_s`: float64 (T,)."""
+        sigma = max(memory_s * self.fps, 1e-3)
+        reach = int(np.ceil(3 * sigma))
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        noise = self.rng.standard_normal(self.num_frames + 2 * reach)
+        return np.convolve(noise, kernel / np.sqrt((kernel**2).sum()), "valid")
+
+    def stretch(self, low_s: float, high_s: float) -> slice:
+        """A random stretch of frames between `low_s` and `high_s` long, cut off at the ends of the video."""
+        length = max(1, round(self.rng.uniform(low_s, high_s) * self.fps))
+        start = int(self.rng.integers(-length // 2, max(1, self.num_frames - length // 2)))
+        return slice(max(0, start), min(self.num_frames, start + length))

@@ -6,12 +6,16 @@ the rest complete the prototypes and are drawn but never labelled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fercache.tasks import ACTION_UNITS, EXPRESSIONS
 
 UNITS = (*ACTION_UNITS, "AU5", "AU9", "AU16", "AU17", "AU20", "AU27")
 NUM_LABELLED = len(ACTION_UNITS)
+Intensities = Mapping[str, float]
+"""Of all units, 0..1, by name."""
 
 # Combinations after the emotion prediction table of the FACS Investigator's Guide (Ekman, Friesen &
 # Hager 2002; first in Ekman & Friesen 1978, and the base of EMFACS). The starred prototypes there:
@@ -51,7 +55,7 @@ PROTOTYPES: dict[str, tuple[dict[str, float], ...]] = {
 assert tuple(PROTOTYPES) == EXPRESSIONS
 
 
-def unit_vector(intensities: dict[str, float]) -> np.ndarray:
+def unit_vector(intensities: Mapping[str, float]) -> np.ndarray:
     """Named intensities as float32 (len(UNITS),); units that are not named are 0."""
     return np.asarray([intensities.get(unit, 0.0) for unit in UNITS], dtype=np.float32)
 

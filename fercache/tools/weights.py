@@ -18,6 +18,7 @@ import torch
 from fercache import runtime
 from fercache.data.annotations import labelled
 from fercache.data.frames import decode
+from fercache.data.layouts import FRAMES as DRAWN
 from fercache.data.manifest import read_manifest
 from fercache.errors import DataError, WeightsError, raise_problems
 from fercache.models.formats import AmbiguousFormat
@@ -25,7 +26,6 @@ from fercache.models.preprocessing import Preprocessing
 from fercache.models.selftest import SelfTest, self_test
 from fercache.models.weights import CONVERTED, NONE, FrameWeights, load_weights, save_backbone
 from fercache.synth.settings import SynthSettings, plan_videos
-from fercache.synth.writer import FRAMES as DRAWN
 from fercache.synth.writer import write_video
 
 log = logging.getLogger(__name__)

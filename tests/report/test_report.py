@@ -1,4 +1,4 @@
-"""The page: what it must say, from small numbers; and in a real browser, that it can be seen."""
+"""The page: its contents, from small numbers; and in a real browser, that all of it is visible."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from conftest import write_video
+from markupsafe import Markup, escape
 
 from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions, write_predictions
 from fercache.config import EnsembleConfig
 from fercache.data.affwild2 import build_manifest
-from fercache.data.manifest import write_manifest
+from fercache.data.manifest import read_manifest, write_manifest
 from fercache.errors import CacheError, DataError
 from fercache.report import report
 from fercache.report.charts import nice_ticks
 from fercache.report.colours import ABSENT, DASHES, SERIES, UNKNOWN, shade
+from fercache.report.findings import collect_findings
+from fercache.report.page import SECTIONS, page
 from fercache.report.time_lines import ROW_PX, Columns
 from fercache.results.ensemble_file import read_ensemble
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
@@ -28,7 +33,13 @@ from fercache.stages.evaluate import describe, evaluate
 from fercache.tasks import TASKS
 
 ODD = "v & <b>ü\"'"
-"""A video's name that would be read as HTML if it were not escaped."""
+"""A name that a browser would read as HTML if it were not escaped."""
+ATTRIBUTES = {
+    *("lang", "charset", "name", "content", "http-equiv", "class", "style", "title", "src", "alt", "scope", "tabindex"),
+    *("viewbox", "role", "aria-label", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "d", "points", "transform"),
+    *("width", "height", "fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "text-anchor"),
+}
+"""All that the page uses."""
 
 
 def make_project(folder, task="expr", models=("cnn", "gru", "transformer")):
@@ -41,15 +52,15 @@ def make_project(folder, task="expr", models=("cnn", "gru", "transformer")):
         videos[name] = (frame, labels[frame - 1])
     manifest, _ = build_manifest(folder / "set", record)
     write_manifest(folder / "faces.csv", manifest)
-    for place, model in enumerate(models):
-        found = {}
+    for skill, model in enumerate(models, 1):
+        predicted = {}
         for name, (frame, labels) in videos.items():
             logits = rng.normal(size=(len(frame), len(record.classes))).astype(np.float32)
-            told = labels[:, None] == np.arange(7) if task == "expr" else labels == 1
-            found[name] = VideoPredictions(frame.astype(np.int32), logits + (1 + place) * 0.5 * told)
+            true = labels[:, None] == np.arange(7) if task == "expr" else labels == 1
+            predicted[name] = VideoPredictions(frame.astype(np.int32), logits + skill * 0.5 * true)
         prior = np.full(len(record.classes), 1 / 7)
-        made = Predictions(record, "validation", f"model {model}", "cache", "best", prior, found)
-        write_predictions(folder / f"{model}-validation.h5", made)
+        predictions = Predictions(record, "validation", f"model {model}", "cache", "best", prior, predicted)
+        write_predictions(folder / f"{model}-validation.h5", predictions)
         (folder / model).mkdir()
         lines = [json.dumps({"epoch": e, "loss": 2 / e, "score": 0.1 * e}) for e in (1, 2, 3)]
         (folder / model / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -118,30 +129,61 @@ def test_the_page_has_the_numbers_of_evaluate_and_of_the_ensemble(project):
             cells = r"</td>".join(rf"<td [^>]*>{count}" for count in row)
             assert re.search(cells, text)
     for note in content["notes"]:
-        assert html.escape(note, quote=False) in text
+        assert str(escape(note)) in text
     assert f"{content['across_folds']['searched']['score']:.4f}" in text
     # Three videos, each with labels, three models and the ensemble, eight parts with or without a face.
-    assert text.count('class="story"') == 3
+    assert text.count('class="video"') == 3
     assert text.count('alt="Probabilities of ensemble') == 3 and text.count('alt="Probabilities of gru') == 3
     assert text.count('alt="frame ') + text.count('class="nobody"') == 3 * 8 and 'class="nobody"' in text
     assert "best of 3 videos" in text and "worst of 3 videos" in text
 
 
-def test_the_page_asks_for_nothing_and_escapes_what_it_is_given(project):
+def test_the_page_refers_to_nothing_and_escapes_names(project):
     text = report(project, project / "faces.csv").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', text)
     assert sources and all(re.match("data:image/(png|jpeg);base64,", source) for source in sources)
     assert "href" not in text and "url(" not in text and "@import" not in text
     assert "<b>" not in text and "http" not in text.replace("http-equiv", "") and "<script" not in text
-    assert html.escape(ODD, quote=False) in text
+    assert str(escape(ODD)) in text
     for tag in ("svg", "img"):
         tags = re.findall(f"<{tag} [^>]*>", text)
         assert tags and all(re.search('(?:alt|aria-label)="[^"]{5,}"', one) for one in tags)
 
 
+def test_names_of_classes_and_models_are_escaped(project):
+    findings = collect_findings(project, read_manifest(project / "faces.csv"), "validation", [])
+    task = replace(findings.task, classes=(ODD, *findings.task.classes[1:]))
+    evaluations = [replace(evaluation, name=ODD) for evaluation in findings.evaluations]
+    ensembles = [replace(ensemble, models=(ODD, *ensemble.models[1:])) for ensemble in findings.ensembles]
+    surface = replace(findings.surface, ensemble=ensembles[0])
+    changes = {"task": task, "evaluations": evaluations, "ensembles": ensembles, "surface": surface}
+    text = page(replace(findings, **changes, runs={ODD: findings.runs["cnn"]}))
+    assert "<b>" not in text and text.count(str(escape(ODD))) > 50
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: names.extend(name for name, _ in attributes)
+    names: list[str] = []
+    parser.feed(text)
+    assert set(names) <= ATTRIBUTES, "a quote in a name has ended an attribute"
+
+
+def test_a_section_is_a_function_in_a_list(project, monkeypatch):
+    monkeypatch.setitem(SECTIONS, "Confidence", lambda findings: Markup("<p>{} files</p>").format(len(findings.runs)))
+    monkeypatch.setitem(SECTIONS, "Nothing", lambda findings: None)
+    text = report(project, project / "faces.csv").read_text(encoding="utf-8")
+    assert re.search(r"<h2>Confidence</h2>\s*<p>3 files</p>", text) and "Nothing" not in text
+
+
+def test_help_loads_neither_torch_nor_jinja2():
+    code = "import sys; sys.argv[1:] = ['report', '--help']; import atexit; from fercache.cli import main;" + (
+        "atexit.register(lambda: print(sorted({'torch', 'jinja2', 'numpy'} & set(sys.modules)))); main()"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "--video" in output and output.splitlines()[-1] == "[]"
+
+
 def test_videos_may_be_chosen(project, tmp_path):
     text = report(project, project / "faces.csv", tmp_path / "one.html", videos=["x"]).read_text(encoding="utf-8")
-    assert text.count('class="story"') == 1 and "x: asked for" in text
+    assert text.count('class="video"') == 1 and "x: asked for" in text
     with pytest.raises(DataError, match="--video: y: not among those with predictions"):
         report(project, project / "faces.csv", videos=["y"])
 
@@ -157,14 +199,14 @@ def test_three_models_of_action_units_have_their_weights_drawn(tmp_path):
     assert text.count("<polygon") == 351 + 1  # the points of the simplex at 1/25, and its outline
 
 
-def test_frames_that_are_not_at_hand_cost_the_thumbnails_alone(tmp_path):
+def test_without_frames_only_the_thumbnails_are_missing(tmp_path):
     manifest = make_project(tmp_path, models=("cnn",))
     shutil.rmtree(tmp_path / "set" / "cropped_aligned")
     text = report(tmp_path, manifest).read_text(encoding="utf-8")
-    assert 'alt="frame ' not in text and text.count('class="story"') == 3
+    assert 'alt="frame ' not in text and text.count('class="video"') == 3
 
 
-def test_what_is_no_project_is_told(tmp_path):
+def test_a_folder_that_is_no_project_is_an_error(tmp_path):
     manifest = make_project(tmp_path, models=("cnn",))
     with pytest.raises(DataError, match="found no predictions of split test"):
         report(tmp_path, manifest, split="test")
@@ -181,10 +223,10 @@ def test_what_is_no_project_is_told(tmp_path):
 def test_a_video_without_a_face_has_a_time_line(tmp_path):
     manifest = make_project(tmp_path)
     for path in tmp_path.glob("*.h5"):
-        found = read_predictions(path)
+        predictions = read_predictions(path)
         empty = VideoPredictions(np.empty(0, np.int32), np.empty((0, 7), np.float32))
         path.unlink()
-        write_predictions(path, replace(found, videos={**found.videos, "x": empty}))
+        write_predictions(path, replace(predictions, videos={**predictions.videos, "x": empty}))
     text = report(tmp_path, manifest, videos=["x"]).read_text(encoding="utf-8")
     assert "25 frames, 25 of them without a face" in text and "nan" not in text
 
@@ -194,23 +236,23 @@ def test_of_few_videos_the_best_is_called_so(tmp_path, few, words):
     manifest = make_project(tmp_path, models=("cnn",))
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(lines[: 5 + few]))
-    found = read_predictions(tmp_path / "cnn-validation.h5")
+    predictions = read_predictions(tmp_path / "cnn-validation.h5")
     (tmp_path / "cnn-validation.h5").unlink()
-    kept = dict(list(found.videos.items())[:few])
-    write_predictions(tmp_path / "cnn-validation.h5", replace(found, videos=kept))
+    kept = dict(list(predictions.videos.items())[:few])
+    write_predictions(tmp_path / "cnn-validation.h5", replace(predictions, videos=kept))
     text = report(tmp_path, manifest).read_text(encoding="utf-8")
     assert re.findall(r"(\w+ of \d) videos by", text) == words
 
 
-def test_what_a_fused_score_is_worth_is_said(tmp_path):
+def test_an_ensemble_scored_on_the_labels_it_was_chosen_on_has_a_caution(tmp_path):
     manifest = make_project(tmp_path)
     files = [tmp_path / f"{model}-validation.h5" for model in ("cnn", "gru", "transformer")]
     apply_ensemble(tmp_path / "ensemble" / "ensemble.json", files, tmp_path / "all-validation.h5")
     words = "the ensemble was chosen on these labels; what it is worth is its score across folds"
     assert f"all: {words}." in report(tmp_path, manifest).read_text(encoding="utf-8")
-    said = describe(evaluate(manifest, [files[0], tmp_path / "all-validation.h5"]))
-    assert f"all-validation: {words}" in said
-    assert "cnn-validation: the epoch was chosen on these labels (select: best)" in said
+    text = describe(evaluate(manifest, [files[0], tmp_path / "all-validation.h5"]))
+    assert f"all-validation: {words}" in text
+    assert "cnn-validation: the epoch was chosen on these labels (select: best)" in text
 
 
 def test_files_of_one_name_stay_apart(tmp_path):
@@ -221,7 +263,7 @@ def test_files_of_one_name_stay_apart(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["5", '{"epoch": 1, "loss": null}', '{"epoch": 1, "score": "high"}'])
-def test_measurements_that_are_none_are_told_with_their_line(tmp_path, line):
+def test_a_bad_measurement_is_reported_with_its_line(tmp_path, line):
     manifest = make_project(tmp_path, models=("cnn",))
     with (tmp_path / "cnn" / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
@@ -232,7 +274,7 @@ def test_measurements_that_are_none_are_told_with_their_line(tmp_path, line):
 @pytest.mark.parametrize(
     "change", [{"task": []}, {"in_sample": 5}, {"settings": {}}, {"across_folds": []}, {"notes": [3]}, {"folds": None}]
 )
-def test_an_ensemble_file_that_was_edited_is_told(project, tmp_path, change):
+def test_an_edited_ensemble_file_is_an_error(project, tmp_path, change):
     content = json.loads((project / "ensemble" / "ensemble.json").read_text())
     path = tmp_path / "ensemble.json"
     path.write_text(json.dumps(content))
@@ -243,16 +285,16 @@ def test_an_ensemble_file_that_was_edited_is_told(project, tmp_path, change):
 
 
 HARNESS = """<!doctype html><iframe id="page" src="report.html" style="width: {width}px; height: 900px"></iframe>
-<pre id="found"></pre><script>
+<pre id="measured"></pre><script>
 document.getElementById("page").onload = event => {{
   const inside = event.target.contentDocument, view = event.target.contentWindow;
   const images = [...inside.images], drawings = [...inside.querySelectorAll("svg")];
   const sizes = [...inside.querySelectorAll("body *")].map(e => parseFloat(view.getComputedStyle(e).fontSize));
   const texts = drawings.flatMap(d => [...d.querySelectorAll("text")].map(t => {{
-    const own = t.getBoundingClientRect(), all = d.getBoundingClientRect();
-    return own.left >= all.left - 1 && own.right <= all.right + 1;
+    const word = t.getBoundingClientRect(), all = d.getBoundingClientRect();
+    return word.left >= all.left - 1 && word.right <= all.right + 1;
   }}));
-  document.getElementById("found").textContent = JSON.stringify({{
+  document.getElementById("measured").textContent = JSON.stringify({{
     width: inside.scrollingElement.scrollWidth, client: inside.scrollingElement.clientWidth,
     images: images.length, decoded: images.filter(i => i.naturalWidth > 0).length,
     drawings: drawings.length, seen: drawings.filter(d => d.getBoundingClientRect().height > 50).length,
@@ -283,9 +325,9 @@ def test_a_browser_shows_all_of_it_on_any_screen(tmp_path, width, models):
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
     command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path}/harness.html"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL)[1]))
-    assert found["width"] <= found["client"], "the page is wider than the screen"
-    assert found["headings"] <= found["client"], "a table's heading is wider than the screen"
-    assert found["images"] == found["decoded"] == page.count("<img ")
-    assert found["drawings"] == found["seen"] == page.count("<svg ")
-    assert found["smallest"] >= 10 and found["inside"] and found["asked"] == []
+    measured = json.loads(html.unescape(re.search(r'<pre id="measured">(.*?)</pre>', shown, re.DOTALL)[1]))
+    assert measured["width"] <= measured["client"], "the page is wider than the screen"
+    assert measured["headings"] <= measured["client"], "a table's heading is wider than the screen"
+    assert measured["images"] == measured["decoded"] == page.count("<img ")
+    assert measured["drawings"] == measured["seen"] == page.count("<svg ")
+    assert measured["smallest"] >= 10 and measured["inside"] and measured["asked"] == []

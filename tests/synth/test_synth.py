@@ -14,10 +14,10 @@ from fercache.data.frames import list_frames
 from fercache.errors import ConfigError, DataError
 from fercache.synth import SynthSettings, contact_sheet, synthesise
 from fercache.synth import transitions as tr
-from fercache.synth.episodes import BLOCK, Episode, deal, steady_episodes
+from fercache.synth.episodes import FREQUENCY, Episode, deal, steady_episodes
 from fercache.synth.face import Face
 from fercache.synth.person import sample_person
-from fercache.synth.settings import Video, plan_videos
+from fercache.synth.settings import PlannedVideo, plan_videos
 from fercache.synth.timeline import AU_THRESHOLD, expression_labels, make_timeline
 from fercache.synth.timing import APEX, OFFSET, ONSET, TOTAL_S, minimum_jerk
 from fercache.synth.units import NUM_LABELLED, PROTOTYPES, UNITS, prototype
@@ -88,7 +88,7 @@ def test_layout_and_lengths(made):
     assert (made / "contact_sheet.png").exists()
 
 
-def test_frames_are_there_exactly_where_a_face_is(tmp_path):
+def test_frames_exist_exactly_where_a_face_is(tmp_path):
     settings = dataclasses.replace(SMALL, train=8, validation=0, test=0)
     out = synthesise(tmp_path / "out", settings)
     missing = 0
@@ -189,25 +189,31 @@ def test_small_set_has_most_classes():
 
 
 def test_deal_keeps_rates_over_a_block():
-    size = sum(BLOCK.values())
-    dealt = [
-        kind for number in range(size // 2) for kind in deal(SMALL, Video("v", "train", number, 0, 0, 1), BLOCK, 2)
+    size = sum(FREQUENCY.values())
+    kinds = [
+        kind
+        for number in range(size // 2)
+        for kind in deal(SMALL, PlannedVideo("v", "train", number, 0, 0, 1), FREQUENCY, 2)
     ]
-    assert {kind: dealt.count(kind) for kind in BLOCK} == BLOCK
-    assert set(dealt[: len(BLOCK)]) == set(BLOCK)
+    assert {kind: kinds.count(kind) for kind in FREQUENCY} == FREQUENCY
+    assert set(kinds[: len(FREQUENCY)]) == set(FREQUENCY)
+
+
+def end(episode: Episode) -> float:
+    return episode.start + episode.onset + episode.apex + episode.offset
 
 
 def test_episodes_keep_to_published_durations():
     settings = SynthSettings(train=40, validation=0, test=0)
     for video in plan_videos(settings):
         episodes = steady_episodes(settings, video, np.random.default_rng(video.number))
-        assert all(before.end <= after.start for before, after in itertools.pairwise(episodes))
-        assert episodes[-1].end <= video.num_frames / settings.fps
+        assert all(end(before) <= after.start for before, after in itertools.pairwise(episodes))
+        assert end(episodes[-1]) <= video.num_frames / settings.fps
         for episode in episodes:
             assert ONSET.low <= episode.onset <= ONSET.high
             assert OFFSET.low <= episode.offset <= OFFSET.high
             assert episode.apex <= APEX.high
-            assert TOTAL_S[0] <= episode.end - episode.start <= TOTAL_S[1] + 1e-9
+            assert TOTAL_S[0] <= end(episode) - episode.start <= TOTAL_S[1] + 1e-9
 
 
 def test_prototypes_give_distinct_expressions():
@@ -237,7 +243,7 @@ def one_ramp(fps: float = 30.0) -> tuple[tr.Ramp, np.ndarray, np.ndarray, int]:
     settings = SynthSettings("transitions", seconds=3, fps=fps)
     video = next(iter(plan_videos(settings)))
     (ramp,) = tr.ramps(settings, video, np.random.default_rng(0))
-    labels = tr.ramp_labels([ramp], video.num_frames, EXPRESSIONS)
+    labels = tr.ramp_labels([ramp], video.num_frames)
     return ramp, ramp.intensity(video.num_frames), labels, video.num_frames
 
 
@@ -274,8 +280,8 @@ def test_transitions_show_the_class_in_order(fps):
     assert min(changes[1]) > 10 * tr.JITTER
     assert max(changes[-1]) < -10 * tr.JITTER
     # The paired classes' intensities have one distribution, up to sampling and to labels left out at random.
-    places = np.linspace(0.05, 0.95, 19)
-    gap = np.quantile(intensities[1], places) - np.quantile(intensities[-1], places)
+    levels = np.linspace(0.05, 0.95, 19)
+    gap = np.quantile(intensities[1], levels) - np.quantile(intensities[-1], levels)
     assert np.abs(gap).max() < 0.06
 
 
@@ -295,7 +301,7 @@ def test_complete_set_is_left_alone(made, caplog):
     assert "nothing to do" in caplog.text
 
 
-def test_set_that_was_cut_off_is_gone_on_with(made, tmp_path):
+def test_an_interrupted_set_is_completed(made, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(made, out)
     record = json.loads((out / "synth.json").read_text())
@@ -322,7 +328,7 @@ def test_set_of_other_settings_is_refused(made):
         synthesise(made, dataclasses.replace(SMALL, seed=9))
 
 
-def test_settings_errors_are_told_all_at_once():
+def test_all_settings_errors_are_reported_at_once():
     with pytest.raises(ConfigError, match="setting: found 'slow', expected steady or transitions"):
         SynthSettings("slow")
     with pytest.raises(ConfigError) as caught:
