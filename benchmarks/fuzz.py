@@ -84,7 +84,7 @@ pack(cache, cache.video_ids(), folder / "cache.h5")
 for name in ("gru", "linear"):
     settings = TrainTemporalConfig(head=name, epochs=1, batch_size=8, precision="fp32")
     run = train_temporal(folder / "m.csv", folder / "cache", folder / name, settings, threads=1)
-    predict(run, folder / "m.csv", folder / "cache", folder / f"{{name}}.h5", threads=1)
+    predict(folder / "m.csv", run, folder / "cache", folder / f"{{name}}.h5", threads=1)
 files = [folder / "gru.h5", folder / "linear.h5"]
 search_ensemble(folder / "m.csv", files, folder / "ensemble", EnsembleConfig(step=0.1))
 (folder / "begun").mkdir()

@@ -98,7 +98,7 @@ def predicted(folder: Path, manifest: Path, runs: dict[str, Path], split: str) -
 
     def one(name: str) -> Path:
         cache = folder / ("cache_end_to_end" if name == "end_to_end" else "cache")
-        return predict(runs[name], manifest, cache, folder / f"{name}-{split}.h5", PredictConfig(split=split))
+        return predict(manifest, runs[name], cache, folder / f"{name}-{split}.h5", PredictConfig(split=split))
 
     return {name: one(name) for name in runs}
 

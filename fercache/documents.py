@@ -72,6 +72,7 @@ def _check_events(text: str) -> None:
     """Look at the document before anything is built of it."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        assert event.start_mark is not None  # of text that is parsed here
         where = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
             raise DocumentError(f"{where}: has an alias (*{event.anchor}), which is not read here; write the value out")

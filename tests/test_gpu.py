@@ -216,9 +216,9 @@ def test_heads_give_the_processor_s_logits(manifest, cache, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         use("cpu", patch)
         run = train_temporal(manifest, cache, tmp_path / "run", replace(HEAD, head=head, precision="fp32", epochs=1))
-        expected = predict(run, manifest, cache, tmp_path / "cpu.h5", PredictConfig())
+        expected = predict(manifest, run, cache, tmp_path / "cpu.h5", PredictConfig())
     where = use(device, monkeypatch)
-    found = predict(run, manifest, cache, tmp_path / "gpu.h5", PredictConfig(batch_size=5))
+    found = predict(manifest, run, cache, tmp_path / "gpu.h5", PredictConfig(batch_size=5))
     one, other = (read_predictions(path).videos["v"].logits for path in (found, expected))
     np.testing.assert_allclose(one, other, atol=1e-4)
     runtime.configure_torch(None)

@@ -171,4 +171,4 @@ def predict(
     target = result_path(out, c, f"{named.name}-{c.predict.split}.h5")
     from fercache.stages.predict import predict as stage
 
-    echo(stage(run, source, folder, target, c.predict, task=c.task, threads=c.threads))
+    echo(stage(source, run, folder, target, c.predict, task=c.task, threads=c.threads))

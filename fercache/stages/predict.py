@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 def predict(
-    model: Path,
     manifest: Path,
+    model: Path,
     cache: Path,
     out: Path,
     settings: PredictConfig | None = None,
@@ -44,7 +44,7 @@ def predict(
     task: str | None = None,
     threads: int | None = None,
 ) -> Path:
-    """Write the predictions of the run folder `model` for a split; returns the file `out`.
+    """Write the predictions of the run folder `model` for a split of `manifest`; returns the file `out`.
 
     A head sees a window around every present frame and gives its middle output, computed in float32 whatever it was
     trained in: bf16 would move logits by up to .4 %. The logits of a frame network are read

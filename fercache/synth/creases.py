@@ -6,6 +6,9 @@ matrix product. Legend: K maps, H, W canvas height and width, P pixels of the pa
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
+
 import numpy as np
 from PIL import Image
 
@@ -60,26 +63,30 @@ def _strengths(au: Intensities) -> dict[str, float]:
     }
 
 
+def _sum(pictures: Iterable[np.ndarray]) -> np.ndarray:
+    return functools.reduce(np.add, pictures)
+
+
 def _upper_face(person: Person) -> dict[str, np.ndarray]:
     """Creases of forehead, eyes and nose root at full strength; negative values lighten: float32 (H, W) each."""
     eye_x, eye_y, brow_y = person.eye_x, person.eye_y, person.brow_y
     outer = eye_x + person.eye_width
     rays = [(outer + 12, eye_y - 6), (outer + 13, eye_y + 1), (outer + 11, eye_y + 8)]
     return {
-        "forehead": sum(
+        "forehead": _sum(
             0.24 * stroke([(0, y), (22, y - 2), (42, y + 3)], 2, 1.1) for y in (brow_y - 13, brow_y - 20, brow_y - 27)
         ),
-        "inner forehead": sum(
+        "inner forehead": _sum(
             0.30 * stroke([(0, y + 1), (9, y), (20, y + 3)], 2, 1.1) for y in (brow_y - 12, brow_y - 18, brow_y - 24)
         ),
         "glabella": 0.55 * stroke([(5.5, brow_y - 9), (4.5, brow_y), (6.5, brow_y + 9)], 3, 1.1)
         + 0.16 * blob(MIDDLE, brow_y + 6, 9, 7)
         + 0.14 * both(eye_x - 3, eye_y - 9, 13, 5),
-        "nose root": sum(
+        "nose root": _sum(
             0.40 * stroke([(0, y), (5, y + 0.5), (10, y - 3)], 2, 1.0) for y in (eye_y - 4, eye_y + 3, eye_y + 10)
         )
         + 0.36 * stroke([(7, eye_y + 16), (12, eye_y + 6), (15, eye_y + 4)], 2, 1.2),
-        "crow's feet": sum(0.26 * stroke([(outer + 2, eye_y + 1), end], 2, 0.9) for end in rays),
+        "crow's feet": _sum(0.26 * stroke([(outer + 2, eye_y + 1), end], 2, 0.9) for end in rays),
         "raised cheek": 0.28 * stroke([(eye_x - 13, eye_y + 8), (eye_x, eye_y + 11), (outer + 2, eye_y + 7)], 3, 1.4)
         - 0.18 * both(eye_x + 10, eye_y + 23, 13, 7),
     }
@@ -100,7 +107,7 @@ def _lower_face(person: Person) -> dict[str, np.ndarray]:
         + 0.10 * both(22, nose_y + 4, 6, 8)
         - 0.10 * both(36, nose_y - 8, 9, 8),
         "chin": 0.26 * stroke([(0, mouth_y + 13), (10, mouth_y + 14.5), (17, mouth_y + 19)], 3, 1.6)
-        + 0.12 * sum(blob(MIDDLE + x, person.chin_y + y, 2.2, 1.8) for x, y in dots)
+        + 0.12 * _sum(blob(MIDDLE + x, person.chin_y + y, 2.2, 1.8) for x, y in dots)
         - 0.08 * blob(MIDDLE, person.chin_y - 12, 10, 6),
         "mouth corner": 0.40 * stroke([(mouth_x + 2, mouth_y + 3), (mouth_x + 6, mouth_y + 14)], 3, 1.6),
         "hollow cheek": 0.20 * both(42, 158, 8, 18)

@@ -22,7 +22,7 @@ class Face:
         layers = draw_layers(person)
         self._head, self._alpha = Image.fromarray(layers.head), layers.alpha
         self._creases, self._eyes = Creases(person, layers.head), Eyes(person)
-        self._front: tuple[Image.Image, tuple[int, ...], Image.Image] | None = None
+        self._front: tuple[Image.Image, tuple[int, int, int, int] | None, Image.Image] | None = None
         if layers.front is not None:
             picture = Image.fromarray(layers.front)
             mask = picture.getchannel("A")
@@ -44,7 +44,8 @@ class Face:
         self._eyes.draw(image, draw, au, gaze, blink)
         mouth.draw_mouth(draw, self.person, au)
         if self._front is not None:
-            image.paste(*self._front)
+            picture, box, mask = self._front
+            image.paste(picture, box, mask)
         return image, alpha
 
     def _with_jaw(self, image: Image.Image, drop: float) -> tuple[Image.Image, Image.Image]:

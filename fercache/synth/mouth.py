@@ -129,4 +129,5 @@ def _lip_colours(person: Person) -> tuple[tuple, tuple, tuple]:
     skin = np.asarray(person.skin, dtype=np.float64)
     red = 0.45 * skin * (0.95, 0.72, 0.72) + 0.55 * np.asarray((176, 84, 82)) * (0.45 + 0.55 * skin.mean() / 200)
     shades = (red, 0.6 * red + 0.4 * np.asarray((240, 190, 185)) * skin.mean() / 220, 0.80 * red)
-    return tuple(tuple(np.clip(shade, 0, 255).astype(int).tolist()) for shade in shades)
+    lower, shine, upper = (tuple(np.clip(shade, 0, 255).astype(int).tolist()) for shade in shades)
+    return lower, shine, upper

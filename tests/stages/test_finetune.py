@@ -128,7 +128,7 @@ def test_every_row_of_the_paper_is_one_command(files, tmp_path, monkeypatch, nam
 def test_the_validation_score_is_that_of_the_cached_logits(manifest, run, tmp_path):
     """Every validation frame once: the run's own score comes out again by extract, predict and evaluate."""
     cache = extract(manifest, str(run), tmp_path / "cache", ExtractConfig(precision="fp32", batch_size=64, workers=0))
-    predictions = read_all([predict(run, manifest, cache, tmp_path / "p.h5")])
+    predictions = read_all([predict(manifest, run, cache, tmp_path / "p.h5")])
     data = read_manifest(manifest)
     outputs = with_labels(predictions, data).outputs
     found = score(data.task, decide(data.task, outputs.probability()[0]), outputs.labels)
@@ -158,7 +158,7 @@ def test_two_ranks_train_one_network_and_score_as_one_does(manifest, tmp_path):
     exact = ExtractConfig(precision="fp32", dtype="float32", workers=0)
     cache = extract(manifest, str(tmp_path / "two"), tmp_path / "c", exact, threads=1)
     data = read_manifest(manifest)
-    outputs = with_labels(read_all([predict(tmp_path / "two", manifest, cache, tmp_path / "p.h5")]), data).outputs
+    outputs = with_labels(read_all([predict(manifest, tmp_path / "two", cache, tmp_path / "p.h5")]), data).outputs
     found = score(data.task, decide(data.task, outputs.probability()[0]), outputs.labels)
     best = max(metrics(tmp_path / "two"), key=lambda line: line["score"])
     assert (best["score"], best["f1"], best["accuracy"]) == (found.score, found.f1, found.accuracy)

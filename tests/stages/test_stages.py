@@ -75,7 +75,7 @@ class Project:
         for name, settings in HEADS.items():
             self.runs[name] = train_temporal(self.manifest, self.cache, folder / name, settings)
         self.predictions = {
-            name: predict(run, self.manifest, self.cache, folder / f"{name}-validation.h5")
+            name: predict(self.manifest, run, self.cache, folder / f"{name}-validation.h5")
             for name, run in self.runs.items()
         }
 
@@ -183,9 +183,9 @@ def test_raw_weights_take_another_size_and_cache_no_logits(project, tmp_path):
     assert cache.read("t").logits is None and cache.read("t").embedding.dtype == np.float16
     assert cache.provenance.preprocessing["image_size"] == 64 and cache.provenance.classifier is None
     with pytest.raises(CacheError, match=r"was not extracted from .*weights is"):
-        predict(project.cnn, project.manifest, tmp_path / "c", tmp_path / "p.h5")
+        predict(project.manifest, project.cnn, tmp_path / "c", tmp_path / "p.h5")
     with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: .*dtype is 'float16' there"):
-        predict(project.runs["gru"], project.manifest, tmp_path / "c", tmp_path / "p.h5")
+        predict(project.manifest, project.runs["gru"], tmp_path / "c", tmp_path / "p.h5")
 
 
 def test_a_broken_frame_leaves_its_video_out_and_the_others_are_finished(project, tmp_path):
@@ -208,13 +208,13 @@ def test_a_broken_frame_leaves_its_video_out_and_the_others_are_finished(project
 
 
 def test_predictions_of_another_model_are_not_replaced(project, tmp_path):
-    path = predict(project.cnn, project.manifest, project.cache, tmp_path / "p.h5")
-    predict(project.cnn, project.manifest, project.cache, path)
+    path = predict(project.manifest, project.cnn, project.cache, tmp_path / "p.h5")
+    predict(project.manifest, project.cnn, project.cache, path)
     before = path.read_bytes()
     for call in (
-        lambda: predict(project.runs["gru"], project.manifest, project.cache, path),
-        lambda: predict(project.cnn, project.manifest, project.cache, path, PredictConfig(split="test")),
-        lambda: predict(project.cnn, project.manifest, project.cache, project.manifest),
+        lambda: predict(project.manifest, project.runs["gru"], project.cache, path),
+        lambda: predict(project.manifest, project.cnn, project.cache, path, PredictConfig(split="test")),
+        lambda: predict(project.manifest, project.cnn, project.cache, project.manifest),
     ):
         with pytest.raises(CacheError):
             call()
@@ -251,7 +251,7 @@ def test_predictions_of_the_frame_network_are_the_cached_logits(project):
 
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_head_predictions_do_not_depend_on_the_batch(project, name, tmp_path):
-    one = predict(project.runs[name], project.manifest, project.cache, tmp_path / "p.h5", PredictConfig(batch_size=1))
+    one = predict(project.manifest, project.runs[name], project.cache, tmp_path / "p.h5", PredictConfig(batch_size=1))
     found, expected = read_predictions(one), read_predictions(project.predictions[name])
     for video in ("v", "w"):
         assert found.videos[video].frame.tolist() == Cache(project.cache).frame(video).tolist()
@@ -266,7 +266,7 @@ def test_rows_of_outside_a_window_change_nothing(project, tmp_path):
     with h5py.File(cache / "v.h5", "a") as file:
         file["embedding"][3:] = 7.0
         file.attrs["checksum"] = content_checksum(file, Cache(cache).entry("v"))
-    changed = read_predictions(predict(project.runs["gru"], project.manifest, cache, tmp_path / "p.h5")).videos["v"]
+    changed = read_predictions(predict(project.manifest, project.runs["gru"], cache, tmp_path / "p.h5")).videos["v"]
     before = read_predictions(project.predictions["gru"]).videos["v"]
     np.testing.assert_array_equal(changed.logits[:1], before.logits[:1])
     assert np.abs(changed.logits[3:] - before.logits[3:]).max() > 1e-4
@@ -340,7 +340,7 @@ def test_an_ensemble_works_on_another_split(project, tmp_path):
     file = search_ensemble(project.manifest, pair, tmp_path / "e", NO_FOLDS)
     settings = PredictConfig(split="test")
     test = [
-        predict(project.runs[name], project.manifest, project.cache, tmp_path / f"{name}.h5", settings)
+        predict(project.manifest, project.runs[name], project.cache, tmp_path / f"{name}.h5", settings)
         for name in ("cnn", "gru")
     ]
     assert list(read_predictions(apply_ensemble(file, test, tmp_path / "t.h5")).videos) == ["t"]
@@ -411,7 +411,7 @@ def test_a_head_whose_file_claims_what_cannot_be_is_refused(project, tmp_path, c
     change(state)
     torch.save(state, run / "best.pt")
     with pytest.raises(WeightsError, match=words):
-        predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+        predict(project.manifest, run, project.cache, tmp_path / "p.h5")
 
 
 def test_a_checkpoint_with_a_changed_byte_is_refused(project, tmp_path):
@@ -431,7 +431,7 @@ def test_logits_that_are_not_finite_name_model_video_and_frame(project, tmp_path
     state["model"]["head.projection.bias"].fill_(3e38)
     torch.save(state, run / "best.pt")
     with pytest.raises(RunError) as caught:
-        predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+        predict(project.manifest, run, project.cache, tmp_path / "p.h5")
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"{run}: gives numbers that are not finite for ") and "video v, the first is" in lines[0]
     assert not (tmp_path / "p.h5").exists()
@@ -551,7 +551,7 @@ def test_two_ranks_train_one_head(project, tmp_path):
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     answer = subprocess.run([*start, "-m", "fercache", *map(str, words)], capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
-    predictions = predict(tmp_path / "gru", project.manifest, project.cache, tmp_path / "p.h5")
+    predictions = predict(project.manifest, tmp_path / "gru", project.cache, tmp_path / "p.h5")
     line = json.loads((tmp_path / "gru" / "metrics.jsonl").read_text())
     assert line["score"] == evaluate(project.manifest, [predictions])[0].scores.score
 
@@ -575,7 +575,7 @@ def test_action_units_go_the_whole_way(tmp_path):
     cnn = finetune(manifest, tmp_path / "cnn", replace(SMALL, batch_size=3))
     cache = extract(manifest, str(cnn), tmp_path / "cache", EXACT)
     gru = train_temporal(manifest, cache, tmp_path / "gru", HEADS["gru"])
-    paths = [predict(run, manifest, cache, tmp_path / f"{run.name}.h5") for run in (cnn, gru)]
+    paths = [predict(manifest, run, cache, tmp_path / f"{run.name}.h5") for run in (cnn, gru)]
     file = search_ensemble(manifest, paths, tmp_path / "e", EnsembleConfig(step=0.1, folds=0))
     fused = apply_ensemble(file, paths, tmp_path / "f.h5")
     content = json.loads(file.read_text())
@@ -587,4 +587,4 @@ def test_action_units_go_the_whole_way(tmp_path):
     out = export(fused, manifest, tmp_path / "out")
     assert read_annotation(out / "v.txt", TASKS["au"]).shape == (9, 12)
     with pytest.raises(ConfigError, match="of task au"):
-        predict(cnn, manifest, cache, tmp_path / "x.h5", task="expr")
+        predict(manifest, cnn, cache, tmp_path / "x.h5", task="expr")

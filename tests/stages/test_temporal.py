@@ -101,7 +101,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("head", ["gru", "transformer", "linear", "mean"])
 def test_every_head_scores_the_same_in_training_and_by_predict(project, tmp_path, head):
     run = project.train(tmp_path / head, head=head)
-    path = predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+    path = predict(project.manifest, run, project.cache, tmp_path / "p.h5")
     best = max(line["score"] for line in metrics(run))
     assert evaluate(project.manifest, [path])[0].scores.score == best
     found = read_predictions(path)
@@ -114,7 +114,7 @@ def test_every_head_scores_the_same_in_training_and_by_predict(project, tmp_path
 def test_the_mean_is_that_of_the_cached_logits(project, tmp_path):
     run = project.train(tmp_path / "mean", head="mean", window=5)
     assert [line["epoch"] for line in metrics(run)] == [1] and "loss" not in metrics(run)[0]
-    found = read_predictions(predict(run, project.manifest, project.cache, tmp_path / "p.h5"))
+    found = read_predictions(predict(project.manifest, run, project.cache, tmp_path / "p.h5"))
     for video in ("v", "w"):
         content = Cache(project.cache).read(video)
         rows, _ = windows.rows(content.frame, content.frame, 5)
@@ -170,7 +170,7 @@ def test_standardised_embeddings_have_mean_0_and_deviation_1(project, tmp_path):
     np.testing.assert_allclose(tensors["standardise.mean"], rows.mean(axis=0), rtol=1e-5, atol=1e-7)
     std = rows.std(axis=0)
     np.testing.assert_allclose(tensors["standardise.std"], np.where(std > 0, std, 1), rtol=1e-3, atol=1e-6)
-    path = predict(run, project.manifest, project.cache, tmp_path / "p.h5")
+    path = predict(project.manifest, run, project.cache, tmp_path / "p.h5")
     assert evaluate(project.manifest, [path])[0].scores.score == max(line["score"] for line in metrics(run))
     assert not same({k: v for k, v in tensors.items() if k.startswith("head")}, model(project.gru))
 
@@ -188,15 +188,15 @@ def test_missing_videos_are_named_and_may_be_left_out(project, tmp_path, caplog)
     with pytest.raises(RunError, match=r"missing is \['b', 'w'\] there, \[\] here"):
         project.train(tmp_path / "gru", allow_missing=True)
     with pytest.raises(CacheError, match="video w is missing"):
-        predict(run, project.manifest, cache, tmp_path / "p.h5")
-    path = predict(run, project.manifest, cache, tmp_path / "p.h5", PredictConfig(allow_missing=True))
+        predict(project.manifest, run, cache, tmp_path / "p.h5")
+    path = predict(project.manifest, run, cache, tmp_path / "p.h5", PredictConfig(allow_missing=True))
     assert list(read_predictions(path).videos) == ["v"]
     (cache / "v.h5").unlink()
     with pytest.raises(DataError, match="split validation: no labelled frame in its 0 videos"):
         project.train(tmp_path / "other", cache=cache, allow_missing=True)
     for model in (run, project.cnn):
         with pytest.raises(CacheError, match="has none of the videos of split validation"):
-            predict(model, project.manifest, cache, tmp_path / "q.h5", PredictConfig(allow_missing=True))
+            predict(project.manifest, model, cache, tmp_path / "q.h5", PredictConfig(allow_missing=True))
 
 
 def test_numbers_that_are_not_finite_are_refused_with_their_videos(project, tmp_path):
@@ -210,9 +210,9 @@ def test_numbers_that_are_not_finite_are_refused_with_their_videos(project, tmp_
     assert [Path(line.split(":")[0]).name for line in lines] == ["a.h5", "v.h5", "w.h5"]
     assert not (tmp_path / "gru").exists()
     with pytest.raises(CacheError, match=r"v\.h5: embedding: has numbers that are not finite, the first at frame"):
-        predict(project.gru, project.manifest, cache, tmp_path / "p.h5")
+        predict(project.manifest, project.gru, cache, tmp_path / "p.h5")
     with pytest.raises(CacheError, match=r"w\.h5: logits: has numbers that are not finite, the first at frame"):
-        predict(project.cnn, project.manifest, cache, tmp_path / "p.h5")
+        predict(project.manifest, project.cnn, cache, tmp_path / "p.h5")
     assert not (tmp_path / "p.h5").exists()
 
 
@@ -230,7 +230,7 @@ def test_a_run_goes_on_with_its_own_cache_alone(project, tmp_path):
     with pytest.raises(RunError, match="cache_fingerprint is"):
         project.train(project.gru, cache=other)
     with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: dtype is 'float16' there"):
-        predict(project.gru, project.manifest, other, tmp_path / "p.h5")
+        predict(project.manifest, project.gru, other, tmp_path / "p.h5")
 
 
 def test_an_even_window_is_refused():
@@ -301,11 +301,11 @@ def test_end_to_end_trains_both_and_is_a_run_for_extract_and_predict(project, tr
     assert (
         made_by.weights == load_weights(str(trained)).backbone_digest != load_weights(str(project.cnn)).backbone_digest
     )
-    path = predict(trained, project.manifest, cache, tmp_path / "p.h5")
+    path = predict(project.manifest, trained, cache, tmp_path / "p.h5")
     assert evaluate(project.manifest, [path])[0].scores.score == metrics(trained)[0]["score"]
     for other, words in ((project.cache, "was not extracted from"), (cache, "is not the cache that")):
         with pytest.raises(CacheError, match=words):
-            predict(trained if other == project.cache else project.gru, project.manifest, other, tmp_path / "x.h5")
+            predict(project.manifest, trained if other == project.cache else project.gru, other, tmp_path / "x.h5")
     with pytest.raises(ConfigError, match="image_size: found 64"):
         extract(project.manifest, str(trained), tmp_path / "other", replace(EXACT, image_size=64))
     # Its backbone may be where another training starts.
@@ -434,7 +434,7 @@ def look():
         time.sleep(0.01)
 threading.Thread(target=look, daemon=True).start()
 run, manifest, cache, out = map(Path, sys.argv[1:])
-predict(run, manifest, cache, out, PredictConfig(split="test"))
+predict(manifest, run, cache, out, PredictConfig(split="test"))
 print(most[0])
 """
 

@@ -46,7 +46,7 @@ def train_temporal(
     manifest: Path,
     cache: Path | None,
     out: Path,
-    settings: TrainTemporalConfig,
+    settings: TrainTemporalConfig | None = None,
     *,
     task: str | None = None,
     seed: int = 0,
@@ -60,6 +60,7 @@ def train_temporal(
     first one writes. Raises CacheError for what is wrong with the cache, DataError with manifest, labels or frames,
     ConfigError for settings that do not fit, RunError where `out` contains something else.
     """
+    settings = settings or TrainTemporalConfig()
     head = get_head(settings.head)
     _check(settings, seen_by(head), cache)
     with torch.device("meta"):
