@@ -13,21 +13,18 @@ from fercache.limits import MOST_SEED
 class JobConfig:
     """What the jobs of one stage request. The cluster's defaults apply where nothing is set."""
 
-    nodes: int = config_field(1, "Machines per job.", least=1, most=10_000)
+    nodes: int = config_field(1, "Machines per job.", within=(1, 10_000))
     ranks: int = config_field(
         1,
         "Processes per machine that train one network together, usually one per GPU.",
-        least=1,
-        most=1000,
+        within=(1, 1000),
         rule="from 1 to 1000; more than one process only where a network is trained",
     )
     cpus: int | None = config_field(
-        None, "CPU cores per process; fercache uses as many threads.", least=1, most=10_000, unset="the cluster's"
+        None, "CPU cores per process; fercache uses as many threads.", within=(1, 10_000), unset="the cluster's"
     )
-    gpus: int = config_field(0, "GPUs per machine.", least=0, most=1000, rule="0, or at least one per rank")
-    memory: str | None = config_field(
-        None, "Memory per machine.", rule="a number with K, M, G or T, as in 32G", unset="the cluster's"
-    )
+    gpus: int = config_field(0, "GPUs per machine.", within=(0, 1000), rule="0, or at least one per rank")
+    memory: str | None = config_field(None, "Memory per machine.", rule="as in 32G", unset="the cluster's")
     time: str | None = config_field(
         None,
         "Time limit of a job. Two minutes before it, resumable work is "
@@ -41,8 +38,7 @@ class JobConfig:
     frames_per_s: float | None = config_field(
         None,
         "Frames (train_temporal: windows) per second and job, from which `slurm plan` computes hours.",
-        above=0,
-        most=10**9,
+        above=(0, 10**9),
         unset="no estimate, unless measured by --probe",
     )
 
@@ -64,9 +60,9 @@ class JobConfig:
 class SlurmConfig:
     """The pipeline as a graph of SLURM jobs."""
 
-    shards: int = config_field(8, "Shards of the extraction: tasks of its job array.", least=1, most=10_000)
+    shards: int = config_field(8, "Shards of the extraction: tasks of its job array.", within=(1, 10_000))
     at_once: int | None = config_field(
-        None, "Most shards that run at the same time.", least=1, most=10_000, unset="as many as the cluster runs"
+        None, "Most shards that run at the same time.", within=(1, 10_000), unset="as many as the cluster runs"
     )
     heads: tuple[str, ...] = config_field(
         ("gru", "transformer"), "Heads to train; they form the ensemble with the CNN.", rule="each head once"
@@ -74,9 +70,8 @@ class SlurmConfig:
     seeds: tuple[int, ...] = config_field(
         (),
         "Train each head once per seed; one ensemble per seed.",
-        least=0,
-        most=MOST_SEED,
-        rule="from 0, each once",
+        within=(0, MOST_SEED),
+        rule="numbers from 0, each once",
         unset="the top-level `seed`",
     )
     template: str | None = config_field(

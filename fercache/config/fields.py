@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fercache.errors import ConfigError, raise_problems
@@ -16,9 +17,8 @@ def config_field(
     default: Any,  # noqa: ANN401 - a setting is of any type
     meaning: str,
     *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
+    within: tuple[float, float] | None = None,
+    above: tuple[float, float] | None = None,
     rule: str | None = None,
     unset: str | None = None,
     metavar: str | None = None,
@@ -26,22 +26,23 @@ def config_field(
 ) -> Any:  # noqa: ANN401 - a dataclass field is of any type
     """A field with its meaning in one or two sentences, as help and documentation print it.
 
-    Numbers, and each number of a list, range from `least` (or `above`) to `most`. `rule` puts the range into words
-    where these bounds do not say it all. `unset` says what applies by default where the default is None or empty.
-    `metavar` is what help shows for a text, such as FILE. `heading` begins a group of settings: it covers this field
-    and those after it, up to the next heading.
+    Numbers, and each number of a list, range from the first to the second number of `within`, or from above the first
+    to the second of `above`. `rule` puts the range into words where these do not say it all. `unset` says what applies
+    by default where the default is None or empty. `metavar` is what help shows for a text, such as FILE. `heading`
+    begins a group of settings: it covers this field and those after it, up to the next heading.
     """
-    bounds = None if most is None else (least, above, most)
-    if rule is None and most is not None:
-        rule = f"from {least} to {most}" if above is None else f"above {above} and at most {most}"
-    metadata = {"meaning": meaning, "bounds": bounds, "rule": rule, "unset": unset}
+    if rule is None and within is not None:
+        rule = f"from {within[0]} to {within[1]}"
+    elif rule is None and above is not None:
+        rule = f"above {above[0]} and at most {above[1]}"
+    metadata = {"meaning": meaning, "within": within, "above": above, "rule": rule, "unset": unset}
     return dataclasses.field(default=default, metadata=metadata | {"metavar": metavar, "heading": heading})
 
 
 def check(config: object, **conditions: bool) -> None:
     """Raise ConfigError naming each key that is out of its bounds, or whose condition (key=condition) does not hold."""
     fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-    bad = [key for key, field in fields.items() if not _within(getattr(config, key), field.metadata.get("bounds"))]
+    bad = [key for key, field in fields.items() if not _in_range(getattr(config, key), field.metadata)]
     bad += [key for key, holds in conditions.items() if not holds and key not in bad]
     problems = []
     for key in bad:
@@ -50,12 +51,12 @@ def check(config: object, **conditions: bool) -> None:
     raise_problems(problems, ConfigError)
 
 
-def _within(value: Any, bounds: tuple[float | None, float | None, float] | None) -> bool:  # noqa: ANN401 - of any type
-    if bounds is None or value is None:
-        return True
-    least, above, most = bounds
-    numbers = value if isinstance(value, tuple) else (value,)
-    return all((above < n if above is not None else least <= n) and n <= most for n in numbers)
+def _in_range(value: Any, metadata: Mapping[str, Any]) -> bool:  # noqa: ANN401 - a setting is of any type
+    within, above = metadata.get("within"), metadata.get("above")
+    numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+    return (within is None or all(within[0] <= number <= within[1] for number in numbers)) and (
+        above is None or all(above[0] < number <= above[1] for number in numbers)
+    )
 
 
 @functools.cache

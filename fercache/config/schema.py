@@ -35,16 +35,14 @@ class ExtractConfig:
     image_size: int | None = config_field(
         None,
         "Side of the square input, in pixels; another than the weights' own only for a raw weights file.",
-        least=48,
-        most=MOST_IMAGE_SIZE,
+        within=(48, MOST_IMAGE_SIZE),
         unset="that of the weights",
     )
     # A kill loses the batches that are being computed and written.
     batch_size: int | None = config_field(
         None,
         "Frames per pass of the CNN.",
-        least=1,
-        most=512,
+        within=(1, 512),
         unset="as the cache was begun, else 32 on a CPU (64 up to 128 px), 128 on a GPU",
     )
     backend: Literal["auto", "eager", "compile", "openvino"] = config_field(
@@ -66,7 +64,7 @@ class ExtractConfig:
         unset="fail; skip in the jobs of `fercache slurm`, where one bad frame must not stop the pipeline",
     )
     workers: int | None = config_field(
-        None, "Processes that decode frames.", least=0, most=MOST_WORKERS, unset="1 on a CPU, up to 8 with a GPU"
+        None, "Processes that decode frames.", within=(0, MOST_WORKERS), unset="1 on a CPU, up to 8 with a GPU"
     )
 
     def __post_init__(self) -> None:
@@ -84,7 +82,7 @@ class PredictConfig:
         unset="none",
     )
     split: Literal["train", "validation", "test"] = config_field("validation", "Split of the manifest to predict.")
-    batch_size: int = config_field(512, "Windows per pass of a head.", least=1, most=100_000)
+    batch_size: int = config_field(512, "Windows per pass of a head.", within=(1, 100_000))
     allow_missing: bool = config_field(False, "Predict without the videos that the cache lacks, instead of failing.")
 
     def __post_init__(self) -> None:
@@ -103,22 +101,19 @@ class EnsembleConfig:
     step: float = config_field(
         0.01,
         "Step of the weights on the search grid.",
-        least=0.001,
-        most=1,
+        within=(0.001, 1),
         rule="one over a whole number, from 0.001 to 1",
     )
     folds: int = config_field(
         5,
         "Folds of the cross-validated report, made of whole recordings; 0 skips it.",
-        least=0,
-        most=1000,
+        within=(0, 1000),
         rule="0, or from 2 to 1000",
     )
     smoothing: tuple[int, ...] = config_field(
         (0,),
         "Half widths, in frames, of a moving average of the probabilities; the best is chosen. [0]: no smoothing.",
-        least=0,
-        most=MOST_HALF_WIDTH,
+        within=(0, MOST_HALF_WIDTH),
         rule=f"one or more half widths, each from 0 to {MOST_HALF_WIDTH}, as in [0, 5, 15]",
     )
     temperatures: bool = config_field(
@@ -150,23 +145,21 @@ class SynthConfig:
     train: int = config_field(
         24,
         "Recordings in the training split; one in six shows two people and gives two videos.",
-        least=0,
-        most=100_000,
+        within=(0, 100_000),
         rule="from 0 to 100000, and one split above 0",
     )
-    validation: int = config_field(10, "Recordings in the validation split.", least=0, most=100_000)
-    test: int = config_field(4, "Recordings without annotations.", least=0, most=100_000)
+    validation: int = config_field(10, "Recordings in the validation split.", within=(0, 100_000))
+    test: int = config_field(4, "Recordings without annotations.", within=(0, 100_000))
     seconds: float = config_field(
-        8.0, "Mean length of a recording.", least=1, most=3600, rule="from 1 (transitions: from 3) to 3600"
+        8.0, "Mean length of a recording.", within=(1, 3600), rule="from 1 (transitions: from 3) to 3600"
     )
     fps: float = config_field(
         30.0,
         "Frames per second; 30 is what most of Aff-Wild2 has.",
-        least=5,
-        most=120,
+        within=(5, 120),
         rule="from 5 (transitions: from 10) to 120",
     )
-    image_size: int = config_field(112, "Side of the square crops, in pixels.", least=32, most=224)
+    image_size: int = config_field(112, "Side of the square crops, in pixels.", within=(32, 224))
 
     def __post_init__(self) -> None:
         # Below that a ramp between two expressions has too few labelled frames to show its direction.
@@ -223,9 +216,9 @@ class Config:
         metavar="|".join(TASKS),
         unset="that of the manifest",
     )
-    seed: int = config_field(0, "Seed of all random numbers.", least=0, most=MOST_SEED)
+    seed: int = config_field(0, "Seed of all random numbers.", within=(0, MOST_SEED))
     threads: int | None = config_field(
-        None, "CPU threads.", least=1, most=1024, unset="SLURM_CPUS_PER_TASK, else the cores this process may use"
+        None, "CPU threads.", within=(1, 1024), unset="SLURM_CPUS_PER_TASK, else the cores this process may use"
     )
     manifest: str | None = config_field(
         None, "The manifest: the list of videos, splits and labels.", metavar="FILE", unset="none"

@@ -17,16 +17,15 @@ _WORKERS = "1 on a CPU, up to 8 with a GPU"
 class TrainingConfig:
     """What both training stages set; the defaults are those of the paper and its code."""
 
-    epochs: int = config_field(10, "Passes over the training split.", least=1, most=100_000, heading="Training")
-    batch_size: int = config_field(96, "Frames per step, over all ranks together.", least=1, most=1_000_000)
+    epochs: int = config_field(10, "Passes over the training split.", within=(1, 100_000), heading="Training")
+    batch_size: int = config_field(96, "Frames per step, over all ranks together.", within=(1, 1_000_000))
     select: Literal["best", "last"] = config_field(
         "best", "Which epoch best.pt keeps: the one with the best score on the validation split, or the last."
     )
     save_minutes: float = config_field(
         10.0,
         "Minutes between saves within an epoch: the most that a kill costs. A signal to stop saves at once.",
-        least=0,
-        most=1_000_000,
+        within=(0, 1_000_000),
     )
     precision: Precision = config_field(
         "auto",
@@ -36,7 +35,7 @@ class TrainingConfig:
         False, "Use torch.compile: it needs a compiler and time at the start; no gain was measured on a CPU."
     )
     lr: float = config_field(
-        5e-4, "Initial learning rate, after the warm-up.", above=0, most=MOST_RATE, heading="Optimiser and schedule"
+        5e-4, "Initial learning rate, after the warm-up.", above=(0, MOST_RATE), heading="Optimiser and schedule"
     )
     optimizer: Literal["sgd", "adamw"] = config_field(
         "sgd",
@@ -44,16 +43,15 @@ class TrainingConfig:
         "arXiv:1711.05101). Each needs its own learning rate.",
     )
     momentum: float = config_field(
-        0.9, "Momentum of sgd; first beta of adamw.", least=0, most=1, rule="from 0 to below 1"
+        0.9, "Momentum of sgd; first beta of adamw.", within=(0, 1), rule="from 0 to below 1"
     )
     weight_decay: float = config_field(
-        5e-4, "On all parameters: L2 penalty of sgd, decoupled weight decay of adamw.", least=0, most=1000
+        5e-4, "On all parameters: L2 penalty of sgd, decoupled weight decay of adamw.", within=(0, 1000)
     )
     clip_norm: float | None = config_field(
         None,
         "Maximum norm of the gradient over all parameters (Pascanu et al. 2013, arXiv:1211.5063).",
-        above=0,
-        most=10**9,
+        above=(0, 10**9),
         unset="no clipping",
     )
     schedule: Literal["step", "cosine"] = config_field(
@@ -64,23 +62,20 @@ class TrainingConfig:
     milestones: tuple[int, ...] = config_field(
         (2, 4, 8),
         "Epochs after which schedule=step multiplies the learning rate by gamma.",
-        least=1,
-        most=100_000,
+        within=(1, 100_000),
         rule="ascending epochs, as in [2, 4, 8]",
     )
-    gamma: float = config_field(0.1, "Factor of the learning rate at each milestone.", above=0, most=1000)
+    gamma: float = config_field(0.1, "Factor of the learning rate at each milestone.", above=(0, 1000))
     warmup: float = config_field(
         0.0,
         "Epochs (fractions allowed) of linear warm-up of the learning rate (Goyal et al. 2017, arXiv:1706.02677).",
-        least=0,
-        most=100_000,
+        within=(0, 100_000),
         rule="at least 0 and below epochs",
     )
     label_smoothing: float = config_field(
         0.0,
         "Share of each label that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).",
-        least=0,
-        most=1,
+        within=(0, 1),
         rule="from 0 to below 1",
         heading="Loss",
     )
@@ -88,8 +83,7 @@ class TrainingConfig:
         0.0,
         "Multiclass tasks: beta of class-balanced weights (Cui et al. 2019, arXiv:1901.05555); 0: equal weights; 1: "
         "inverse frequency.",
-        least=0,
-        most=1,
+        within=(0, 1),
     )
     positive_weights: bool = config_field(
         False, "Multilabel tasks: present units weigh as much as absent ones (pos_weight of torch's BCEWithLogitsLoss)."
@@ -131,21 +125,15 @@ class FinetuneConfig(TrainingConfig):
         unset="that of the weights; resnet50 for random ones",
     )
     zero_init_residual: bool = config_field(
-        False,
-        "Random weights only: each residual block starts as the identity (Goyal et al. 2017, arXiv:1706.02677).",
+        False, "Random weights only: each residual block starts as the identity (Goyal et al. 2017, arXiv:1706.02677)."
     )
     image_size: int | None = config_field(
-        None,
-        "Side of the square input, in pixels.",
-        least=48,
-        most=MOST_IMAGE_SIZE,
-        unset="that of the weights",
+        None, "Side of the square input, in pixels.", within=(48, MOST_IMAGE_SIZE), unset="that of the weights"
     )
     crop_scale: tuple[float, float] = config_field(
         (0.2, 1.0),
         "Smallest and largest area of the random crop, as a share of the frame; [1, 1] turns cropping off.",
-        least=0,
-        most=1,
+        within=(0, 1),
         rule=_CROP_RULE,
         heading="Training frames",
     )
@@ -154,12 +142,9 @@ class FinetuneConfig(TrainingConfig):
         1,
         "Train on every n-th labelled frame of a video; neighbouring frames look alike (Wang et al. 2016, "
         "arXiv:1608.00859).",
-        least=1,
-        most=1_000_000,
+        within=(1, 1_000_000),
     )
-    workers: int | None = config_field(
-        None, "Processes that decode frames.", least=0, most=MOST_WORKERS, unset=_WORKERS
-    )
+    workers: int | None = config_field(None, "Processes that decode frames.", within=(0, MOST_WORKERS), unset=_WORKERS)
 
     def _conditions(self) -> dict[str, bool]:
         return super()._conditions() | {"crop_scale": 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1}
@@ -169,12 +154,11 @@ class FinetuneConfig(TrainingConfig):
 class TrainTemporalConfig(TrainingConfig):
     """Stage two: a temporal head on windows of cached embeddings, or end to end on frames."""
 
-    batch_size: int = config_field(96, "Windows per step, over all ranks together.", least=1, most=1_000_000)
+    batch_size: int = config_field(96, "Windows per step, over all ranks together.", within=(1, 1_000_000))
     lr: float = config_field(
         1e-3,
         "Initial learning rate, after the warm-up (1e-3 in the paper's code).",
-        above=0,
-        most=MOST_RATE,
+        above=(0, MOST_RATE),
         heading="Optimiser and schedule",
     )
     head: str | None = config_field(
@@ -185,17 +169,12 @@ class TrainTemporalConfig(TrainingConfig):
         heading="Head and windows",
     )
     window: int = config_field(
-        9,
-        "Length of a window, in frames of the video.",
-        least=1,
-        most=MOST_WINDOW,
-        rule=f"odd, from 1 to {MOST_WINDOW}",
+        9, "Length of a window, in frames of the video.", within=(1, MOST_WINDOW), rule=f"odd, from 1 to {MOST_WINDOW}"
     )
     stride: int = config_field(
         4,
         "Frames between the centres of training windows.",
-        least=1,
-        most=MOST_WINDOW,
+        within=(1, MOST_WINDOW),
         rule="from 1 to the window's length, or labelled frames would be passed over",
     )
     standardise: bool = config_field(
@@ -204,8 +183,7 @@ class TrainTemporalConfig(TrainingConfig):
     shuffle_block: int | None = config_field(
         None,
         "Shuffle windows in blocks of this many neighbours, 16 blocks mixed at a time, so that reads stay local.",
-        least=1,
-        most=10**9,
+        within=(1, 10**9),
         unset="shuffle over the whole split",
     )
     allow_missing: bool = config_field(False, "Train without the videos that the cache lacks, instead of failing.")
@@ -222,8 +200,7 @@ class TrainTemporalConfig(TrainingConfig):
     cnn_lr: float = config_field(
         5e-5,
         "End to end: learning rate of the CNN, on the same schedule; 0 freezes the CNN.",
-        least=0,
-        most=MOST_RATE,
+        within=(0, MOST_RATE),
         rule="at least 0; 0 freezes the CNN",
     )
     checkpointing: bool = config_field(
@@ -232,13 +209,12 @@ class TrainTemporalConfig(TrainingConfig):
     crop_scale: tuple[float, float] = config_field(
         (0.2, 1.0),
         "End to end: smallest and largest area of the random crop, one per window; [1, 1] turns cropping off.",
-        least=0,
-        most=1,
+        within=(0, 1),
         rule=_CROP_RULE,
     )
     flip: bool = config_field(True, "End to end: mirror half of the windows.")
     workers: int | None = config_field(
-        None, "End to end: processes that decode frames.", least=0, most=MOST_WORKERS, unset=_WORKERS
+        None, "End to end: processes that decode frames.", within=(0, MOST_WORKERS), unset=_WORKERS
     )
 
     def _conditions(self) -> dict[str, bool]:
