@@ -46,7 +46,9 @@ def submission_options(command: Command) -> Command:
     )(command)
 
 
-def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]) -> Given:
+def _submit_options(
+    stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]
+) -> Given:
     from fercache.cluster.submit import Given
 
     names = [name.strip() for name in stages.split(",")] if stages else []
@@ -91,14 +93,14 @@ def plan(
     from fercache.cluster.plan import plan as make
     from fercache.cluster.submit import prepare
 
-    prepared = prepare(config, _given(stages, template, flags, stage_flags), settle=False)
+    prepared = prepare(config, _submit_options(stages, template, flags, stage_flags), settle=False)
     measured = {}
     if probe:
         from fercache.pipeline.probe import probe as measure
 
         measured = measure(prepared.config, prepared.config.slurm.heads)
-    made = make(prepared, measured)
-    echo(json.dumps(made.as_plain(), indent=2) if as_json else made)
+    result = make(prepared, measured)
+    echo(json.dumps(result.as_plain(), indent=2) if as_json else result)
 
 
 @slurm_group.command(
@@ -122,7 +124,7 @@ def submit(
     from fercache.cluster.submit import submit as send
 
     again = _submit_command(template, stage_flags, flags)
-    echo(send(config, _given(stages, template, flags, stage_flags), again))
+    echo(send(config, _submit_options(stages, template, flags, stage_flags), again))
 
 
 @slurm_group.command(
