@@ -9,6 +9,7 @@ import click
 
 from fercache.config import Config, load_config
 from fercache.config.settings import SECTIONS, Setting, get_setting, join, settings_of
+from fercache.tools.names import names_of
 
 ALIASES = {"weights_format": "--format"}
 """Shorter names of options than those of their settings."""
@@ -134,7 +135,7 @@ class ConfigCommand(click.Command):
         """Its names (option and key), and its meaning with choices and default, as a row of the help."""
         option = self.option_of(setting)
         names = [*([option] if option else []), prefix + setting.key]
-        values = "|".join(setting.choices) or setting.metavar
+        values = "|".join(names_of(setting)) or setting.metavar
         notes = [*([values] if values else []), f"default: {setting.default_words}"]
         return ", ".join(names), f"{setting.meaning}  [{'; '.join(notes)}]"
 

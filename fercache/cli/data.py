@@ -11,7 +11,8 @@ from fercache.cli.options import PATH, out_option, required
 from fercache.cli.text import echo
 from fercache.config import Config
 from fercache.errors import ConfigError
-from fercache.tasks import TASKS, get_task
+from fercache.tasks import get_task
+from fercache.tools.names import NAMES
 
 
 @click.command(
@@ -59,7 +60,7 @@ def affwild2(root: Path, lengths: Path | None, allow_unlabelled: bool, out: Path
     from fercache.data.manifest import write_manifest
 
     if config.task is None:
-        raise ConfigError(f"--task is missing: one of {', '.join(TASKS)}")
+        raise ConfigError(f"--task is missing: one of {', '.join(NAMES['task']())}")
     target = out if out is not None else required(config.manifest, "--out", "manifest")
     known = read_lengths(lengths) if lengths else None
     manifest, account = build_manifest(root, get_task(config.task), known, allow_unlabelled=allow_unlabelled)

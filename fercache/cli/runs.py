@@ -22,6 +22,7 @@ from fercache.cli.parallel import ParallelCommand
 from fercache.cli.text import echo
 from fercache.config import Config
 from fercache.errors import ConfigError, raise_problems
+from fercache.tools.names import NAMES
 
 TRAINING_OPTIONS = ("epochs", "lr", "batch_size", "precision", "seed", "threads")
 
@@ -116,7 +117,7 @@ def train_temporal(out: Path | None, config: Config) -> None:
     """
     settings, manifest = config.train_temporal, required_manifest(config)
     if settings.head is None:
-        raise ConfigError("--head is missing: gru, transformer, linear or mean")
+        raise ConfigError(f"--head is missing: one of {', '.join(NAMES['train_temporal.head']())}")
     cache = None
     if settings.end_to_end:
         unused = [f"--{name.replace('_', '-')}" for name in ("cache", "allow_missing") if is_typed(name)]

@@ -13,7 +13,7 @@ from fercache.config.cluster import SlurmConfig
 from fercache.config.fields import Precision, check, config_field
 from fercache.config.training import FinetuneConfig, TrainTemporalConfig
 from fercache.limits import MOST_HALF_WIDTH, MOST_IMAGE_SIZE, MOST_SEED, MOST_WORKERS
-from fercache.tasks import TASKS, get_task
+from fercache.tasks import get_task
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,7 @@ class Config:
     task: str | None = config_field(
         None,
         "What is recognised: expressions or action units, by the rules of which challenge.",
-        rule=f"one of {', '.join(TASKS)}",
-        metavar="|".join(TASKS),
+        metavar="NAME",
         unset="that of the manifest",
     )
     seed: int = config_field(0, "Seed of all random numbers.", within=(0, MOST_SEED))

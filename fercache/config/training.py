@@ -120,7 +120,7 @@ class FinetuneConfig(TrainingConfig):
     )
     arch: str | None = config_field(
         None,
-        "Architecture: resnet50 or vggface.",
+        "Architecture of the CNN.",
         metavar="NAME",
         unset="that of the weights; resnet50 for random ones",
     )
@@ -163,7 +163,7 @@ class TrainTemporalConfig(TrainingConfig):
     )
     head: str | None = config_field(
         None,
-        "The head: gru, transformer, linear (each embedding by itself) or mean (of the CNN's logits over the window).",
+        "The temporal head. Two are baselines: linear (each embedding by itself) and mean (of the CNN's logits).",
         metavar="NAME",
         unset="none",
         heading="Head and windows",

@@ -10,6 +10,7 @@ import yaml
 from fercache.config import Config
 from fercache.config.settings import SECTIONS, Setting, all_settings, get_setting, sections_alike, settings_of
 from fercache.errors import ConfigError
+from fercache.tools.names import names_of
 
 Readers = Callable[[Setting], Sequence[str]]
 """The commands that read a setting, in the words of the command line."""
@@ -98,9 +99,15 @@ def _explained(setting: Setting, readers: Readers) -> str:
         f"{setting.name}{also}\n"
         f"  {setting.meaning}\n"
         f"  default: {setting.default_words}\n"
-        f"  expected: {setting.expected}\n"
+        f"  expected: {_expected(setting)}\n"
         f"  read by: {', '.join(readers(setting))}"
     )
+
+
+def _expected(setting: Setting) -> str:
+    """Type and range, with the names of a registry where it chooses one of them."""
+    names = () if setting.choices else names_of(setting)
+    return setting.expected.replace("text", f"one of {', '.join(names)}", 1) if names else setting.expected
 
 
 def _section_meaning(section: str) -> str:
@@ -156,7 +163,9 @@ def _tables(section: str, readers: Readers) -> Iterator[str]:
             yield _row(head) + "\n" + _row(["---"] * len(head))
         default = setting.default_words
         cells = [f"`{setting.key}`", default if default == setting.unset else f"`{default}`"]
-        yield _row([*cells, setting.expected, setting.meaning, *([] if alike else [_code_list(read_by[setting.key])])])
+        yield _row(
+            [*cells, _expected(setting), setting.meaning, *([] if alike else [_code_list(read_by[setting.key])])]
+        )
     yield ""
 
 
