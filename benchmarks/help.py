@@ -1,4 +1,4 @@
-"""Processor time of `--help`, of fercache and of each command.
+"""Processor time of `--help`, of fercache and of each command and subcommand.
 
 python benchmarks/help.py [--rounds 5] [--json]
 """
@@ -11,11 +11,21 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 
-from fercache.cli.commands import ALL
+import click
+
+from fercache.cli import main as fercache
 
 
-def processor_s(words: list[str]) -> float:
+def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of a command and of all its subcommands."""
+    yield words
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*words, name))
+
+
+def processor_s(words: tuple[str, ...]) -> float:
     """User and system time of one call, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "fercache", *words, "--help"], capture_output=True, check=True)
@@ -30,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     medians = {}
-    for words in ([], *([command.name] for command in ALL), ["manifest", "affwild2"]):
+    for words in commands(fercache):
         name = " ".join(["fercache", *words])
         medians[name] = statistics.median(processor_s(words) for _ in range(arguments.rounds))
         print(f"{name:<28} {medians[name]:.3f} s")

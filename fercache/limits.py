@@ -1,21 +1,21 @@
-"""The largest numbers that are taken from a file, a config or a command, each once.
+"""Upper limits of numbers from files, configs and commands.
 
-A number may be a slip of the finger, or tampered with, and must not be asked of the machine as it stands.
+Such a number may be a typo or tampered with; without a limit it could exhaust the machine.
 """
 
 from __future__ import annotations
 
 MOST_FRAME = 99_999_999
-"""Number of a frame, and length of a video: eight digits."""
+"""Number of a frame, and length of a video in frames: eight digits."""
 MOST_HALF_WIDTH = 100_000
-"""Frames to either side over which probabilities are smoothed; about an hour."""
+"""Half width of the smoothing of probabilities, in frames; about an hour."""
 MOST_IMAGE_SIZE = 1024
 """Side of a network's input, in pixels."""
 MOST_RATE = 1e30
-"""Learning rate; what float32 holds."""
+"""Learning rate; near the largest float32."""
 MOST_SEED = 2**63 - 1
-"""What a generator of random numbers takes."""
+"""Seed of a random number generator."""
 MOST_WINDOW = 9999
-"""Positions of a window."""
+"""Length of a window, in frames."""
 MOST_WORKERS = 256
 """Processes that decode frames."""

@@ -90,6 +90,8 @@ def test_what_as_plain_gives_reads_back_as_the_same(tmp_path):
         ("seed: 1\nseed: 2", ["duplicate key seed"]),
         ("[1, 2]", ["found list", "keys with values"]),
         ("a: [", ["not valid YAML"]),
+        ("'': {seed: 1}", ["unknown key ''"]),
+        (".seed: 1", ["unknown key '.seed'"]),
         ("seed: 2020-13-45", ["seed", "found '2020-13-45'", "a whole number"]),
         ("x: !!python/object/apply:os.system [echo]", ["line 1", "has the tag"]),
     ],
@@ -131,7 +133,7 @@ def test_a_value_out_of_range_names_where_it_came_from(tmp_path):
         "--set epochs=-2: finetune.epochs:",
         f"{path}: finetune.lr:",
         f"{path}: seed:",
-        "threads:",
+        "--threads 0: threads:",
     ]
 
 

@@ -36,7 +36,7 @@ def test_plain_values_come_as_they_are():
         ("!!map [x]", "is not valid YAML"),
         ("!!seq x", "is not valid YAML"),
         ("!!str [x]", "is not valid YAML"),
-        ("{[1]: 2}", "line 1: has a key that is no plain value"),
+        ("{[1]: 2}", "line 1: has a key that is not a plain value"),
         ("a: 1\nb: 2\na: 3", "line 1: duplicate key a"),
         ("a: [", "is not valid YAML"),
         ("a: 1\n--- \nb: 2", "is not valid YAML"),

@@ -6,59 +6,62 @@ from pathlib import Path
 
 import click
 
-from fercache.cli.options import PATH, config_options, manifest_option, out_option, read_config
+from fercache.cli.command import ConfigCommand
+from fercache.cli.options import PATH, manifest_option, out_option
 from fercache.cli.text import echo
+from fercache.config import Config
 
 
 @click.group("cache")
 def cache_group() -> None:
-    """Look into a cache, verify it, or pack it into one file."""
+    """Inspect, verify or pack a cache."""
 
 
-@cache_group.command("info")
+@cache_group.command("info", cls=ConfigCommand, reads=("task",))
 @click.argument("cache", type=PATH)
 @manifest_option
-@config_options
-def info(cache: Path, manifest: str | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Print videos, frames, size and provenance of CACHE, and what it lacks of a manifest."""
-    c = read_config(config, None, sets)
+def info(cache: Path, manifest: Path | None, config: Config) -> None:
+    """Print videos, frames, size and provenance of CACHE.
+
+    With a manifest, also the videos of it that the cache lacks.
+    """
     from fercache.tools.caches import cache_info
 
-    echo(cache_info(cache, _path(manifest), task=c.task))
+    echo(cache_info(cache, manifest, task=config.task))
 
 
-@cache_group.command("verify")
+@cache_group.command(
+    "verify",
+    cls=ConfigCommand,
+    reads=("task",),
+    examples=("fercache cache verify cache --manifest data_manifests/small.csv", "fercache cache verify cache --fix"),
+)
 @click.argument("cache", type=PATH)
 @manifest_option
 @click.option("--fix", is_flag=True, help="Remove the files of broken videos, so that extract makes them again.")
-@config_options
-def verify(cache: Path, manifest: str | None, fix: bool, config: str | None, sets: tuple[str, ...]) -> None:
-    """Read all of CACHE and check it: every file whole, of this cache, finite, and with the checksum it was given.
+def verify(cache: Path, manifest: Path | None, fix: bool, config: Config) -> None:
+    """Read all of CACHE, and check every file.
 
-    With a manifest: whether its videos are all there, with the frames of their folders. Exit status 1
-    where something is missing, or broken and not removed.
+    A file must be complete, of this cache, finite, and match its checksum. With a manifest, its videos and their
+    frames must be complete, too. Exit status 1 where something is missing, or broken and not removed.
     """
-    c = read_config(config, None, sets)
     from fercache.tools.caches import verify_cache
 
-    result = verify_cache(cache, _path(manifest), fix=fix, task=c.task)
+    result = verify_cache(cache, manifest, fix=fix, task=config.task)
     echo(result)
     if not result.clean:
         click.get_current_context().exit(1)
 
 
-@cache_group.command("pack")
+@cache_group.command("pack", cls=ConfigCommand, reads=("task",), examples=("fercache cache pack cache -o cache.h5",))
 @click.argument("cache", type=PATH)
 @manifest_option
-@out_option("The packed cache; default: CACHE.h5.")
-@config_options
-def pack(cache: Path, manifest: str | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Write CACHE, or a manifest's videos of it, into one file, which every command takes as a cache."""
-    c = read_config(config, None, sets)
+@out_option("The packed cache.  [default: CACHE.h5]")
+def pack(cache: Path, manifest: Path | None, out: Path | None, config: Config) -> None:
+    """Write CACHE into one file, which every command reads.
+
+    With a manifest, only its videos.
+    """
     from fercache.tools.caches import pack_cache
 
-    echo(pack_cache(cache, out, _path(manifest), task=c.task))
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+    echo(pack_cache(cache, out, manifest, task=config.task))

@@ -9,40 +9,46 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fercache.cli.options import PATH, Command, config_options, read_config
+from fercache.cli.command import STAGES, TYPED_CONFIG, ConfigCommand
+from fercache.cli.options import PATH, Command, json_option
 from fercache.cli.text import echo
+from fercache.config import Config
 
 if TYPE_CHECKING:
     from fercache.cluster.submit import Given
 
+READS = ("task", "seed", "threads", "manifest", "cache", "out", *STAGES)
+
 
 @click.group("slurm")
 def slurm_group() -> None:
-    """Run the whole pipeline as a graph of SLURM's jobs: what it would take, submit it, see how it goes."""
+    """Run the full pipeline as SLURM jobs.
+
+    Plan what it takes, submit it, and follow its progress.
+    """
 
 
 def submission_options(command: Command) -> Command:
-    """What `plan` and `submit` take alike."""
+    """The options of both `plan` and `submit`."""
     command = click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- SBATCH FLAGS...]")(command)
     command = click.option(
         "--flags",
         "stage_flags",
         multiple=True,
         metavar="STAGE=FLAG",
-        help="A flag of sbatch for the jobs of one stage, as in extract=--gres=gpu:1; may be repeated.",
+        help="An sbatch flag for the jobs of one stage, as in extract=--gres=gpu:1; may be repeated.",
     )(command)
     command = click.option(
-        "--stages", metavar="NAMES", help="Only these stages, as in finetune,extract; default: all that is missing."
+        "--stages", metavar="NAMES", help="Only these stages, as in finetune,extract.  [default: all that is missing]"
     )(command)
     return click.option(
-        "--template", type=PATH, metavar="FILE", help="Lines for the beginning of each script; as slurm.template."
+        "--template", type=PATH, metavar="FILE", help="Lines for the beginning of each script, as slurm.template."
     )(command)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-
-
-def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]) -> Given:
+def _submit_options(
+    stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]
+) -> Given:
     from fercache.cluster.submit import Given
 
     names = [name.strip() for name in stages.split(",")] if stages else []
@@ -50,25 +56,26 @@ def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], st
 
 
 def _submit_command(
-    config: str | None,
-    sets: tuple[str, ...],
-    template: Path | None = None,
-    stage_flags: tuple[str, ...] = (),
-    flags: tuple[str, ...] = (),
+    template: Path | None = None, stage_flags: tuple[str, ...] = (), flags: tuple[str, ...] = ()
 ) -> str:
-    """The command that submits what is missing, as it would be typed."""
-    words = ["fercache", "slurm", "submit", *(("-c", config) if config else ())]
+    """The command that submits what is missing, with the config of the command that runs."""
+    source, sets = click.get_current_context().meta[TYPED_CONFIG]
+    words = ["fercache", "slurm", "submit", *(("-c", source) if source else ())]
     words += ["--template", str(template)] if template else []
     words += [word for text in sets for word in ("--set", text)]
     words += [word for text in stage_flags for word in ("--flags", text)]
     return shlex.join([*words, *(("--", *flags) if flags else ())])
 
 
-@slurm_group.command()
+@slurm_group.command(
+    cls=ConfigCommand,
+    section="slurm",
+    reads=READS,
+    examples=("fercache slurm plan -c abaw2021_expr", "srun --gres=gpu:1 fercache slurm plan --probe"),
+)
 @submission_options
-@click.option("--probe", is_flag=True, help="Measure how fast this machine goes through a few batches of each stage.")
+@click.option("--probe", is_flag=True, help="Measure the speed of this machine on a few batches of each stage.")
 @json_option
-@config_options
 def plan(
     flags: tuple[str, ...],
     stage_flags: tuple[str, ...],
@@ -76,56 +83,60 @@ def plan(
     template: Path | None,
     probe: bool,
     as_json: bool,
-    config: str | None,
-    sets: tuple[str, ...],
+    config: Config,
 ) -> None:
-    """Say what would be submitted, how long it takes, and what room it needs; nothing is queued or written.
+    """Print what would be submitted, its hours and disk space.
 
-    Hours are by the rates in the config, or by --probe, which is to be called on a machine as the jobs get one.
+    Nothing is queued or written. Hours come from the rates in the config (slurm.extract.frames_per_s), or from
+    --probe, which should run on a machine like those of the jobs.
     """
-    c = read_config(config, "slurm", sets)
     from fercache.cluster.plan import plan as make
     from fercache.cluster.submit import prepare
 
-    prepared = prepare(c, _given(stages, template, flags, stage_flags), settle=False)
+    prepared = prepare(config, _submit_options(stages, template, flags, stage_flags), settle=False)
     measured = {}
     if probe:
         from fercache.pipeline.probe import probe as measure
 
         measured = measure(prepared.config, prepared.config.slurm.heads)
-    made = make(prepared, measured)
-    echo(json.dumps(made.as_plain(), indent=2) if as_json else made)
+    result = make(prepared, measured)
+    echo(json.dumps(result.as_plain(), indent=2) if as_json else result)
 
 
-@slurm_group.command()
+@slurm_group.command(
+    cls=ConfigCommand,
+    section="slurm",
+    reads=READS,
+    examples=("fercache slurm submit -c abaw2021_expr -- --partition=gpu --account=faces",),
+)
 @submission_options
-@config_options
 def submit(
     flags: tuple[str, ...],
     stage_flags: tuple[str, ...],
     stages: str | None,
     template: Path | None,
-    config: str | None,
-    sets: tuple[str, ...],
+    config: Config,
 ) -> None:
-    """Submit the whole graph at once, or what is missing of it.
+    """Submit the pipeline, or what is missing of it.
 
-    Flags of sbatch behind -- go to every job. What is done or in the queue is not submitted again.
+    sbatch flags after -- go to every job. What is done or in the queue is not submitted again.
     """
-    c = read_config(config, "slurm", sets)
     from fercache.cluster.submit import submit as send
 
-    again = _submit_command(config, sets, template, stage_flags, flags)
-    echo(send(c, _given(stages, template, flags, stage_flags), again))
+    again = _submit_command(template, stage_flags, flags)
+    echo(send(config, _submit_options(stages, template, flags, stage_flags), again))
 
 
-@slurm_group.command()
+@slurm_group.command(
+    cls=ConfigCommand, section="slurm", reads=READS, examples=("fercache slurm status -c abaw2021_expr",)
+)
 @json_option
-@config_options
-def status(as_json: bool, config: str | None, sets: tuple[str, ...]) -> None:
-    """Say how far each job is: done, running, waiting or failed, why, and how to go on."""
-    c = read_config(config, "slurm", sets)
+def status(as_json: bool, config: Config) -> None:
+    """Print the state of each job.
+
+    Done, running, waiting or failed, with the reason and the command that resumes.
+    """
     from fercache.cluster.status import status as look
 
-    found = look(c, _submit_command(config, sets))
-    echo(json.dumps(found.as_plain(), indent=2) if as_json else found)
+    states = look(config, _submit_command())
+    echo(json.dumps(states.as_plain(), indent=2) if as_json else states)

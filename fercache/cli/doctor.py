@@ -1,4 +1,4 @@
-"""The command that looks at the machine."""
+"""The command that examines the machine."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from fercache.cli.options import PATH, config_options, read_config
+from fercache.cli.command import ConfigCommand
+from fercache.cli.options import PATH
 from fercache.cli.text import echo
+from fercache.config import Config
 
 
-@click.command()
+@click.command(cls=ConfigCommand, reads=("out",))
 @click.argument("folder", type=PATH, required=False)
-@config_options
-def doctor(folder: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Print what this machine has, and what will be slow or fail on it.
+def doctor(folder: Path | None, config: Config) -> None:
+    """Check this machine for what will be slow or fail.
 
-    FOLDER is where data and results would be; without it, the config's `out` or the current folder.
+    FOLDER is where data and results will be (default: the config's `out`, else the current folder).
     """
-    c = read_config(config, None, sets)
     from fercache.tools.doctor import describe, examine
 
-    echo(describe(examine(folder or Path(c.out or "."))))
+    echo(describe(examine(folder or Path(config.out or "."))))

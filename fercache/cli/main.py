@@ -16,20 +16,20 @@ from fercache.files import DISK_ERRORS
 from fercache.runtime import queue_again, ranks, stops_at_once
 
 EXIT_PROBLEM = 1
-"""Exit status of a problem in what was given."""
+"""Exit status of bad input."""
 
 PATH_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 }
-"""What a path can be at fault for."""
+"""Errors of the operating system that a path causes."""
 
 
 class FercacheGroup(click.Group):
     """The one place where fercache's errors become messages and exit statuses."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
-        """Run the command; a problem in what was given prints its sentence and no traceback."""
+        """Run the command; bad input prints its sentence and no traceback."""
         try:
             with stops_at_once():
                 return super().invoke(ctx)
@@ -37,8 +37,8 @@ class FercacheGroup(click.Group):
             echo(f"{rank_words()}Error: {error}", err=True)
             ctx.exit(EXIT_PROBLEM)
         except Stopped as stop:
-            said = f"Stopped by {stop}: finished work is saved; run the same command to resume."
-            echo(f"{rank_words()}{said}", err=True)
+            message = f"Stopped by {stop}: finished work is saved; run the same command to resume."
+            echo(f"{rank_words()}{message}", err=True)
             queue_again(stop)
             ctx.exit(Stopped.EXIT_STATUS)
         except OSError as error:
@@ -47,14 +47,20 @@ class FercacheGroup(click.Group):
             echo(f"{rank_words()}Error: {error.filename or 'writing'}: {error.strerror}", err=True)
             ctx.exit(EXIT_PROBLEM)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by topic."""
+        for topic, group in commands.GROUPS.items():
+            with formatter.section(topic):
+                formatter.write_dl([(str(command.name), command.get_short_help_str(60)) for command in group])
+
 
 def rank_words() -> str:
-    """Who speaks, where several ranks may; nothing for a process alone."""
+    """The rank as the beginning of a line, where there are several; else empty."""
     try:
-        here = ranks()
+        group = ranks()
     except FercacheError:
         return ""
-    return f"[rank {here.rank}] " if here.count > 1 else ""
+    return f"[rank {group.rank}] " if group.count > 1 else ""
 
 
 def _set_up_logging() -> None:
@@ -62,7 +68,7 @@ def _set_up_logging() -> None:
     handler.setFormatter(logging.Formatter(f"%(asctime)s {rank_words()}%(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("fercache")
     logger.handlers = [handler]
-    # What the first rank says holds for all; the others tell of errors only.
+    # The ranks log the same: the first one logs everything, the others errors alone.
     logger.setLevel(logging.INFO if ranks().first else logging.ERROR)
     logger.propagate = False
 
@@ -70,11 +76,11 @@ def _set_up_logging() -> None:
 @click.group(cls=FercacheGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="fercache")
 def main() -> None:
-    """Facial expressions frame by frame in video: a frame network, cached embeddings, temporal heads, an ensemble.
+    """Recognise facial expressions and action units in every frame of a video.
 
-    The way of the data: synth or your own videos -> manifest -> finetune -> extract -> train-temporal
-    -> predict -> ensemble -> evaluate, export, report. Exit status: 0 done, 1 a problem in what was given, 2 usage,
-    75 stopped by a signal with the state saved.
+    Start with `fercache demo`, or list your own videos with `fercache manifest`. `fercache config explain` lists the
+    settings of every command. Exit status: 0 done, 1 bad input, 2 wrong usage, 75 stopped by a signal with finished
+    work saved.
     """
     _set_up_logging()
 

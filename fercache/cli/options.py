@@ -1,16 +1,17 @@
-"""Options that several commands share, and what is read from them."""
+"""Options that several commands share, and what is made of them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from fercache.cli.text import echo
-from fercache.config import Config, load_config
+from fercache.config import Config
 from fercache.errors import ConfigError
 from fercache.runtime import ranks
 
@@ -18,13 +19,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 
-manifest_option = click.option("--manifest", metavar="FILE", help="The manifest.")
-cache_option = click.option("--cache", metavar="PATH", help="The cache: its folder, or the file of a packed one.")
-allow_missing_option = click.option(
-    "--allow-missing", is_flag=True, default=None, help="Go on without the videos that the cache lacks."
-)
-lengths_option = click.option(
-    "--lengths", type=PATH, metavar="FILE", help="CSV of video_id,frames: the true lengths of videos."
+manifest_option = click.option("--manifest", type=PATH, metavar="FILE", help="Compare with the videos of a manifest.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+format_option = click.option(
+    "--format",
+    "weights_format",
+    metavar="NAME",
+    help="Format of the weights file, for files whose contents do not decide it; the error then lists the formats.",
 )
 
 
@@ -33,42 +34,19 @@ def out_option(words: str) -> Callable[[Command], Command]:
     return click.option("-o", "--out", type=PATH, metavar="PATH", help=words)
 
 
-def format_option(name: str) -> Callable[[Command], Command]:
-    """`--format`, given to the command as `name`."""
-    words = "The weights file's format, where its contents do not decide (the message then lists the formats)."
-    return click.option("--format", name, metavar="NAME", help=words)
+def is_typed(name: str) -> bool:
+    """Whether the command line has the option of this parameter."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def config_options(command: Command) -> Command:
-    """`-c` and `--set`, which every command takes."""
-    command = click.option(
-        "--set",
-        "sets",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="A setting of this command's section of the config, or of its top level; may be repeated.",
-    )(command)
-    return click.option(
-        "-c",
-        "--config",
-        metavar="FILE|NAME",
-        help="A YAML file or the name of a shipped config; default: ./fercache.yaml, where it exists.",
-    )(command)
-
-
-def read_config(source: str | None, section: str | None, sets: Sequence[str], **options: Any) -> Config:  # noqa: ANN401
-    """The config with the command's options in it."""
-    return load_config(source, section, sets, options)
-
-
-def say(result: object) -> None:
-    """Print a command's result; of several ranks only the first does."""
+def print_result(result: object) -> None:
+    """Print a command's result, on the first rank only."""
     if ranks().first:
         echo(result)
 
 
 def let_all_ranks_log() -> None:
-    """Log what every rank has to say, where each does a part of its own."""
+    """Show the log of every rank, for commands in which each rank does a part of its own."""
     logging.getLogger("fercache").setLevel(logging.INFO)
 
 
@@ -77,6 +55,16 @@ def required(value: str | Path | None, option: str, key: str) -> Path:
     if value is None:
         raise ConfigError(f"{option} is missing: give it, or set {key!r} in the config")
     return Path(value)
+
+
+def required_manifest(config: Config) -> Path:
+    """The manifest, from `--manifest` or the config."""
+    return required(config.manifest, "--manifest", "manifest")
+
+
+def required_cache(config: Config) -> Path:
+    """The cache, from `--cache` or the config."""
+    return required(config.cache, "--cache", "cache")
 
 
 def result_path(out: Path | None, config: Config, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Commands that can run as several processes, one a GPU."""
+"""Commands that can run as several processes, one per GPU."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ from typing import Any
 
 import click
 
+from fercache.cli.command import ConfigCommand
 from fercache.errors import ConfigError
 from fercache.runtime import gpu_count, launch
 
-ARGUMENTS = "fercache.arguments"
+TYPED_WORDS = "fercache.typed_words"
 
 
-class ParallelCommand(click.Command):
-    """A command with `--gpus`: it then starts itself once for each GPU, and waits."""
+class ParallelCommand(ConfigCommand):
+    """A command with `--gpus`, which starts the command once per GPU and waits."""
 
     def __init__(self, *args: Any, one_job: bool, conflicts: tuple[str, ...] = (), **attributes: Any) -> None:  # noqa: ANN401 - as in click
-        """With `one_job` the processes work as one; `conflicts`: options that `--gpus` takes the place of."""
+        """With `one_job` the processes train one network; `conflicts` are parameters that `--gpus` excludes."""
         super().__init__(*args, **attributes)
         self.one_job, self.conflicts = one_job, conflicts
-        words = "Run as one process a GPU, on so many GPUs of this machine, or on all; default: in this process alone."
+        words = "Run one process per GPU, on N or all GPUs of this machine.  [default: this process alone]"
         self.params.append(click.Option(["--gpus"], metavar="N|all", help=words))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words as they were given."""
-        ctx.meta[ARGUMENTS] = list(args)
+        """Parse, and keep the words as they were typed."""
+        ctx.meta[TYPED_WORDS] = list(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
-        """Call the command here, or start it several times."""
+        """Run the command here, or start it several times."""
         wanted = ctx.params.pop("gpus")
         count = 1 if wanted is None else parse_gpus(wanted, gpu_count())
         if count == 1:
             return super().invoke(ctx)
-        given = [f"--{name}" for name in self.conflicts if ctx.params[name]]
-        if given:
-            raise ConfigError(f"--gpus: cannot be combined with {', '.join(given)}")
-        launch([str(ctx.info_name), *without_gpus(ctx.meta[ARGUMENTS])], count, one_job=self.one_job)
+        excluded = [f"--{name}" for name in self.conflicts if ctx.params[name]]
+        if excluded:
+            raise ConfigError(f"--gpus: cannot be combined with {', '.join(excluded)}")
+        launch([str(ctx.info_name), *without_gpus(ctx.meta[TYPED_WORDS])], count, one_job=self.one_job)
         return None
 
 
 def parse_gpus(text: str, present: int) -> int:
-    """The number of GPUs that `--gpus` means, where so many are `present`."""
+    """The number of GPUs that `--gpus` means on a machine with `present` of them."""
     if text != "all" and not (text.isdigit() and int(text) >= 1):
         raise ConfigError(f"--gpus: found {text!r}, expected a number from 1, or all")
     count = present if text == "all" else int(text)
@@ -53,6 +54,6 @@ def parse_gpus(text: str, present: int) -> int:
 def without_gpus(words: list[str]) -> list[str]:
     """The words of a command without `--gpus` and its value."""
     if "--gpus" in words:
-        at = words.index("--gpus")
-        return words[:at] + words[at + 2 :]
+        index = words.index("--gpus")
+        return words[:index] + words[index + 2 :]
     return [word for word in words if not word.startswith("--gpus=")]

@@ -6,42 +6,49 @@ from pathlib import Path
 
 import click
 
-from fercache.cli.options import (
-    PATH,
-    config_options,
-    lengths_option,
-    out_option,
-    read_config,
-    result_path,
-)
+from fercache.cli.command import STAGES, ConfigCommand
+from fercache.cli.options import PATH, out_option, result_path
 from fercache.cli.text import echo
+from fercache.config import Config
 
 
-@click.command()
+@click.command(
+    cls=ConfigCommand,
+    reads=("task", "seed", "threads", "synth", *STAGES),
+    options=("seed", "threads"),
+    default_config="demo",
+    examples=("fercache demo", "fercache demo -c demo_small"),
+)
 @click.option("-o", "--out", type=PATH, default=Path("fercache-demo"), show_default=True, help="The demo's folder.")
-@config_options
-def demo(out: Path, config: str | None, sets: tuple[str, ...]) -> None:
-    """Run the full pipeline on synthetic faces, in minutes, on a CPU, and print the paper's table and what to look at.
+def demo(out: Path, config: Config) -> None:
+    """Run the full pipeline on synthetic faces, on a CPU.
 
-    Without -c it takes the shipped config `demo`; `-c demo_small` only shows that everything runs.
+    Takes about ten minutes on two cores, and prints the paper's table for the drawn faces and which files to look at.
+    The shipped config `demo_small` only shows that everything runs.
     """
-    c = read_config(config or "demo", None, sets)
     from fercache.pipeline.demo import demo as run
 
-    echo(run(out, c))
+    echo(run(out, config))
 
 
-@click.command()
-@lengths_option
-@out_option("The folder in which the rows are run; default: OUT/reproduce in the config's `out`.")
-@config_options
-def reproduce(lengths: Path | None, out: Path | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Run every row of the paper's tables that is not done, and print them beside the paper's numbers.
+@click.command(
+    cls=ConfigCommand,
+    section="reproduce",
+    reads=("task", "seed", "threads", "out", "synth", *STAGES),
+    options=("lengths", "seed", "threads"),
+    examples=(
+        "fercache reproduce -c abaw2021_expr --lengths lengths.csv",
+        "fercache reproduce -c demo --out synthetic_tables",
+    ),
+)
+@out_option("The folder in which the rows are run.  [default: OUT/reproduce, OUT being the config's `out`]")
+def reproduce(out: Path | None, config: Config) -> None:
+    """Run and print the paper's tables.
 
-    Shipped configs: abaw2021_expr (Table 1), abaw2021_au (Table 2), demo (on synthetic faces). Rows whose weights or
-    data are not there are listed with what to get.
+    Runs every row that is not done, and prints it beside the paper's numbers. Rows whose weights or data are missing
+    are listed with what to get. Shipped configs: abaw2021_expr (Table 1), abaw2021_au (Table 2), demo (synthetic
+    faces).
     """
-    c = read_config(config, "reproduce", sets, lengths=lengths and str(lengths))
     from fercache.pipeline.reproduce import reproduce as run
 
-    echo(run(result_path(out, c, "reproduce"), c))
+    echo(run(result_path(out, config, "reproduce"), config))

@@ -1,4 +1,4 @@
-"""The commands of what came out: fuse it, score it, write it down, show it."""
+"""The commands of results: combine models, score them, export and show predictions."""
 
 from __future__ import annotations
 
@@ -7,49 +7,41 @@ from pathlib import Path
 
 import click
 
-from fercache.cli.options import (
-    PATH,
-    config_options,
-    manifest_option,
-    out_option,
-    read_config,
-    required,
-    result_path,
-)
+from fercache.cli.command import ConfigCommand
+from fercache.cli.options import PATH, json_option, out_option, required, required_manifest, result_path
 from fercache.cli.text import echo
+from fercache.config import Config
 from fercache.errors import ConfigError
 
 DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
 """The runs whose validation predictions an ensemble takes where none are named."""
 
 
-@click.command()
-@click.option("--search", "searching", is_flag=True, help="Search the weights on the predictions' split.")
-@click.option("--apply", "applied", type=PATH, metavar="FILE", help="Fuse predictions with the weights in FILE.")
-@click.option("--folds", type=int, metavar="K", help="Parts of the recordings that are held out in turn; 0: none.")
+@click.command(
+    cls=ConfigCommand,
+    section="ensemble",
+    reads=("task", "seed", "manifest", "out"),
+    options=("manifest", "folds", "seed"),
+    examples=(
+        "fercache ensemble --search --manifest small.csv cnn.h5 gru.h5 transformer.h5 --out ensemble",
+        "fercache ensemble --apply ensemble/ensemble.json cnn.h5 gru.h5 transformer.h5 -o all.h5",
+    ),
+)
+@click.option("--search", "searching", is_flag=True, help="Search the weights on the split of the predictions.")
+@click.option("--apply", "applied", type=PATH, metavar="FILE", help="Combine predictions with the weights in FILE.")
 @click.argument("predictions", nargs=-1, type=PATH)
-@manifest_option
-@out_option("--search: the folder of ensemble.json (default: OUT/ensemble). --apply: the predictions file.")
-@config_options
+@out_option("--search: the folder of ensemble.json.  [default: OUT/ensemble] --apply: the predictions file.")
 def ensemble(
-    searching: bool,
-    applied: Path | None,
-    folds: int | None,
-    predictions: tuple[Path, ...],
-    manifest: str | None,
-    out: Path | None,
-    config: str | None,
-    sets: tuple[str, ...],
+    searching: bool, applied: Path | None, predictions: tuple[Path, ...], out: Path | None, config: Config
 ) -> None:
-    """Search the weights of several models' probabilities and say what they are worth, or apply them.
+    """Search or apply the weights of several models.
 
-    PREDICTIONS are the models' files; left out, the config's, or those of cnn, gru and transformer
-    on validation in its `out`.
+    PREDICTIONS are the models' files (default: `ensemble.predictions` in the config, else the validation predictions
+    of cnn, gru and transformer in its `out`). The search prints a cross-validated report of the gain.
     """
     if searching == (applied is not None):
         raise click.UsageError("give one of --search and --apply FILE")
-    c = read_config(config, "ensemble", sets, manifest=manifest, folds=folds)
-    paths = predictions or tuple(map(Path, c.ensemble.predictions)) or _default_predictions(c.out)
+    paths = predictions or tuple(map(Path, config.ensemble.predictions)) or _default_predictions(config.out)
     from fercache.results.ensemble_file import describe_search
     from fercache.stages.ensemble import apply_ensemble, search_ensemble
 
@@ -58,8 +50,8 @@ def ensemble(
             raise ConfigError("--out is missing: name the predictions file to write")
         echo(apply_ensemble(applied, paths, out))
         return
-    source = required(c.manifest, "--manifest", "manifest")
-    file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task, seed=c.seed)
+    manifest, target = required_manifest(config), result_path(out, config, "ensemble")
+    file = search_ensemble(manifest, paths, target, config.ensemble, task=config.task, seed=config.seed)
     echo(f"{describe_search(file)}\n\n{file}")
 
 
@@ -76,70 +68,81 @@ def _default_predictions(project: str | None) -> tuple[Path, ...]:
     return tuple(paths.values())
 
 
-@click.command()
+READS = ("task", "manifest")
+
+
+@click.command(
+    cls=ConfigCommand,
+    reads=READS,
+    options=("manifest",),
+    examples=("fercache evaluate --manifest small.csv cnn.h5 gru.h5 all.h5",),
+)
 @click.argument("predictions", nargs=-1, required=True, type=PATH)
 @click.option("--videos", is_flag=True, help="Print the scores of each video, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON list.")
-@manifest_option
-@config_options
-def evaluate(
-    predictions: tuple[Path, ...],
-    videos: bool,
-    as_json: bool,
-    manifest: str | None,
-    config: str | None,
-    sets: tuple[str, ...],
-) -> None:
-    """Print the scores of predictions files: F1, accuracy, E with its interval, by class, calibration, confusion."""
-    c = read_config(config, None, sets, manifest=manifest)
-    source = required(c.manifest, "--manifest", "manifest")
+@json_option
+def evaluate(predictions: tuple[Path, ...], videos: bool, as_json: bool, config: Config) -> None:
+    """Print the scores of predictions files.
+
+    F1, accuracy and the challenge's score with its 95 % interval, scores by class, calibration and confusion matrix.
+    """
+    manifest = required_manifest(config)
     from fercache.stages.evaluate import as_plain, describe
     from fercache.stages.evaluate import evaluate as stage
 
-    found = stage(source, predictions, task=c.task)
-    echo(json.dumps(list(map(as_plain, found)), indent=2) if as_json else describe(found, videos=videos))
+    evaluations = stage(manifest, predictions, task=config.task)
+    echo(json.dumps(list(map(as_plain, evaluations)), indent=2) if as_json else describe(evaluations, videos=videos))
 
 
-@click.command()
+@click.command(
+    cls=ConfigCommand,
+    reads=READS,
+    options=("manifest",),
+    examples=("fercache export all.h5 submission --manifest small.csv",),
+)
 @click.argument("predictions", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--format", "form", type=click.Choice(["abaw2021", "csv"]), default="abaw2021", show_default=True)
-@manifest_option
-@config_options
-def export(
-    predictions: Path, out: Path, form: str, manifest: str | None, config: str | None, sets: tuple[str, ...]
-) -> None:
-    """Write a file for each video with a line for every frame, faces or not, into the new folder OUT."""
-    c = read_config(config, None, sets, manifest=manifest)
-    source = required(c.manifest, "--manifest", "manifest")
+@click.option(
+    "--format",
+    "export_format",
+    type=click.Choice(["abaw2021", "csv"]),
+    default="abaw2021",
+    show_default=True,
+    help="abaw2021: the challenge's submission; csv: with probabilities.",
+)
+def export(predictions: Path, out: Path, export_format: str, config: Config) -> None:
+    """Write predictions as text files, a line per frame.
+
+    The new folder OUT gets a file for each video. Frames without a face are filled, and listed in filled.csv.
+    """
+    manifest = required_manifest(config)
     from fercache.stages.export import export as stage
 
-    echo(stage(predictions, source, out, form, task=c.task))  # type: ignore[arg-type]
+    echo(stage(predictions, manifest, out, export_format, task=config.task))  # type: ignore[arg-type]
 
 
-@click.command()
+@click.command(
+    cls=ConfigCommand,
+    reads=READS,
+    options=("manifest",),
+    examples=("fercache report runs --manifest small.csv", "fercache report . -c abaw2021_expr --split test"),
+)
 @click.argument("folder", type=PATH)
-@click.option("--split", default="validation", show_default=True, help="Which predictions in the folder.")
-@click.option("--video", "videos", multiple=True, metavar="ID", help="A video whose time line is shown; repeatable.")
-@manifest_option
-@out_option("The page to write; default: FOLDER/report.html.")
-@config_options
-def report(
-    folder: Path,
-    split: str,
-    videos: tuple[str, ...],
-    manifest: str | None,
-    out: Path | None,
-    config: str | None,
-    sets: tuple[str, ...],
-) -> None:
-    """Write one page to look at, of the predictions, ensembles and runs in FOLDER: it needs no network.
+@click.option("--split", default="validation", show_default=True, help="Split of the predictions to show.")
+@click.option(
+    "--video",
+    "videos",
+    multiple=True,
+    metavar="ID",
+    help="A video whose time line is shown; may be repeated.  [default: the best, the median and the worst one]",
+)
+@out_option("The page to write.  [default: FOLDER/report.html]")
+def report(folder: Path, split: str, videos: tuple[str, ...], out: Path | None, config: Config) -> None:
+    """Write an HTML page about the results in a folder.
 
-    Scores with intervals, weights, training curves, confusion, calibration, and time lines of the videos that are
-    named, or of the best, the middle and the worst one.
+    It covers the predictions, ensembles and runs in FOLDER: scores with intervals, weights, training curves, confusion
+    matrices, calibration, and time lines of videos. It is one file that loads nothing from a network.
     """
-    c = read_config(config, None, sets, manifest=manifest)
-    source = required(c.manifest, "--manifest", "manifest")
+    manifest = required_manifest(config)
     from fercache.report import report as stage
 
-    echo(stage(folder, source, out, split=split, videos=videos, task=c.task))
+    echo(stage(folder, manifest, out, split=split, videos=videos, task=config.task))

@@ -6,43 +6,52 @@ from pathlib import Path
 
 import click
 
-from fercache.cli.options import PATH, config_options, format_option, read_config
+from fercache.cli.command import ConfigCommand
+from fercache.cli.options import PATH, format_option
 from fercache.cli.text import echo
+from fercache.config import Config
 
 
 @click.group("weights")
 def weights_group() -> None:
-    """Look into weights files, and convert them."""
+    """Inspect or convert weights files."""
 
 
-@weights_group.command("inspect")
+@weights_group.command(
+    "inspect",
+    cls=ConfigCommand,
+    reads=("threads",),
+    options=("threads",),
+    examples=("fercache weights inspect weights/resnet50_ft_dag.pth --faces data_manifests/affwild2_expr.csv",),
+)
 @click.argument("source", metavar="FILE|RUN|imagenet")
-@click.option("--faces", type=PATH, metavar="DIR|MANIFEST", help="Faces for the self-test; default: drawn ones.")
-@format_option("form")
-@config_options
-def inspect(source: str, faces: Path | None, form: str | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Print what a weights file holds, and test which preprocessing it was trained with.
+@click.option("--faces", type=PATH, metavar="DIR|MANIFEST", help="Faces for the self-test.  [default: drawn ones]")
+@format_option
+def inspect(source: str, faces: Path | None, weights_format: str | None, config: Config) -> None:
+    """Print what a weights file is, and test its preprocessing.
 
-    Format, architecture, digest, preprocessing and the mapping of every key; then the statistics behind the first
-    convolution, on faces prepared in each way that is in use, against those that the file kept from its training.
+    Prints format, architecture, digest, preprocessing and the mapping of every key. The test prepares faces in each
+    common way, and compares the statistics after the first convolution with those that the file kept from training.
     """
-    c = read_config(config, None, sets)
     from fercache.tools.weights import describe, inspect_weights
 
-    echo(describe(inspect_weights(source, faces=faces, form=form, threads=c.threads)))
+    echo(describe(inspect_weights(source, faces=faces, form=weights_format, threads=config.threads)))
 
 
-@weights_group.command("convert")
+@weights_group.command(
+    "convert",
+    cls=ConfigCommand,
+    examples=("fercache weights convert weights/resnet50_ft_weight.pkl weights/resnet50_ft.pt",),
+)
 @click.argument("source", metavar="FILE|RUN|imagenet")
 @click.argument("out", type=PATH)
-@format_option("form")
-@config_options
-def convert(source: str, out: Path, form: str | None, config: str | None, sets: tuple[str, ...]) -> None:
-    """Write the backbone of FILE to OUT as tensors with their record, which every command takes.
+@format_option
+def convert(source: str, out: Path, weights_format: str | None, config: Config) -> None:
+    """Write a safe copy of a backbone to OUT.
 
-    The classifier is left out, so that the backbone of a fine-tuned run can begin another task.
+    The copy holds tensors and the record of their preprocessing, without the classifier, so that the backbone of a
+    fine-tuned run can start another task. Every command reads it.
     """
-    read_config(config, None, sets)
     from fercache.tools.weights import convert_weights
 
-    echo(convert_weights(source, out, form=form))
+    echo(convert_weights(source, out, form=weights_format))

@@ -1,35 +1,46 @@
-"""The section of the cluster: what each stage asks SLURM for."""
+"""The section `slurm`: how the pipeline is split into jobs, and what each stage's jobs request."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
-from fercache.config.fields import check, number, value
+from fercache.config.fields import check, config_field
 from fercache.limits import MOST_SEED
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """What the jobs of one stage ask for. What is not said here is the cluster's default, or a flag of sbatch."""
+    """What the jobs of one stage request. The cluster's defaults apply where nothing is set."""
 
-    nodes: int = number(1, 1, 10_000)
-    """Machines of a job."""
-    ranks: int = number(1, 1, 1000, "from 1 to 1000; more than one process only where a network is trained")
-    """Processes on each machine that train one network, as a rule one a GPU."""
-    cpus: int | None = number(None, 1, 10_000)
-    """Processors of each process; fercache takes as many threads."""
-    gpus: int = number(0, 0, 1000, "0, or at least one a rank")
-    """GPUs of each machine."""
-    memory: str | None = value(None, "as in 32G, or nothing")
-    """Memory of each machine."""
-    time: str | None = value(None, "as in 90 (minutes), 12:00:00 or 2-00:00:00, at least 5 minutes, or nothing")
-    """Longest time of a job. Two minutes before it is over, work that can go on is saved, and the job queued again;
-    predict, ensemble and report have to fit into it."""
-    flags: tuple[str, ...] = ()
-    """More flags of sbatch, each with its value in one word, as in [--gres=gpu:a100:1]."""
-    frames_per_s: float | None = number(None, 0, 1e9, above=True)
-    """For the plan: frames (train_temporal: windows) that one job gets through in a second."""
+    nodes: int = config_field(1, "Machines per job.", within=(1, 10_000))
+    ranks: int = config_field(
+        1,
+        "Processes per machine that train one network together, usually one per GPU.",
+        within=(1, 1000),
+        rule="from 1 to 1000; more than one process only where a network is trained",
+    )
+    cpus: int | None = config_field(
+        None, "CPU cores per process; fercache uses as many threads.", within=(1, 10_000), unset="the cluster's"
+    )
+    gpus: int = config_field(0, "GPUs per machine.", within=(0, 1000), rule="0, or at least one per rank")
+    memory: str | None = config_field(None, "Memory per machine.", rule="as in 32G", unset="the cluster's")
+    time: str | None = config_field(
+        None,
+        "Time limit of a job. Two minutes before it, resumable work is "
+        "saved and the job is queued again; predict, ensemble and report must fit into it.",
+        rule="as in 90 (minutes), 12:00:00 or 2-00:00:00, at least 5 minutes",
+        unset="the cluster's",
+    )
+    flags: tuple[str, ...] = config_field(
+        (), "Further sbatch flags, each with its value in one word: [--gres=gpu:a100:1]."
+    )
+    frames_per_s: float | None = config_field(
+        None,
+        "Frames (train_temporal: windows) per second and job, from which `slurm plan` computes hours.",
+        above=(0, 10**9),
+        unset="no estimate, unless measured by --probe",
+    )
 
     def __post_init__(self) -> None:
         check(
@@ -47,22 +58,34 @@ class JobConfig:
 
 @dataclass(frozen=True)
 class SlurmConfig:
-    """The pipeline as a graph of jobs."""
+    """The pipeline as a graph of SLURM jobs."""
 
-    shards: int = number(8, 1, 10_000)
-    """Parts of the extraction: tasks of its job array."""
-    at_once: int | None = number(None, 1, 10_000)
-    """Most parts that run at a time; nothing means as many as there is room for."""
-    heads: tuple[str, ...] = value(("gru", "transformer"), "names of heads, each once")
-    """Heads to train; with the frame network they make the ensemble."""
-    seeds: tuple[int, ...] = number((), 0, MOST_SEED, "numbers from 0, each once")
-    """Train each head once with each of these seeds, and fuse those of one seed; nothing means the config's `seed`."""
-    template: str | None = None
-    """File with lines for the beginning of each script: modules, environments, variables. Taken as it is."""
-    python: tuple[str, ...] = value(("python",), "the words of a command, as in [apptainer, exec, x.sif, python]")
-    """What runs fercache in a job."""
-    flags: tuple[str, ...] = ()
-    """Flags of sbatch for every job, as in [--partition=gpu, --account=me]."""
+    shards: int = config_field(8, "Shards of the extraction: tasks of its job array.", within=(1, 10_000))
+    at_once: int | None = config_field(
+        None, "Most shards that run at the same time.", within=(1, 10_000), unset="as many as the cluster runs"
+    )
+    heads: tuple[str, ...] = config_field(
+        ("gru", "transformer"), "Heads to train; they form the ensemble with the CNN.", rule="each head once"
+    )
+    seeds: tuple[int, ...] = config_field(
+        (),
+        "Train each head once per seed; one ensemble per seed.",
+        within=(0, MOST_SEED),
+        rule="numbers from 0, each once",
+        unset="the top-level `seed`",
+    )
+    template: str | None = config_field(
+        None,
+        "File with lines for the beginning of each job script: modules, environments, variables.",
+        metavar="FILE",
+        unset="no such lines",
+    )
+    python: tuple[str, ...] = config_field(
+        ("python",),
+        "Command that starts Python in a job, word by word: [apptainer, exec, x.sif, python].",
+        rule="the words of a command",
+    )
+    flags: tuple[str, ...] = config_field((), "sbatch flags of every job: [--partition=gpu, --account=me].")
     finetune: JobConfig = field(default_factory=JobConfig)
     extract: JobConfig = field(default_factory=JobConfig)
     train_temporal: JobConfig = field(default_factory=JobConfig)

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import types
 import typing
 from typing import Any, Literal
 
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text, in quotes where YAML takes it for something else",
-    bool: "true or false",
-}
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_LISTS = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
-def field_types(owner: type) -> dict[str, Any]:
-    """Field names with their types, in order."""
-    hints = typing.get_type_hints(owner)
-    return {f.name: hints[f.name] for f in dataclasses.fields(owner)}
+def without_none(kind: Any) -> Any:  # noqa: ANN401 - a type or a union of types
+    """`X` of the type `X | None`; any other type as it is."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
+
+
+def choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a type or a union of types
+    """The values of a Literal; empty for any other type."""
+    kind = without_none(kind)
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def type_words(kind: Any) -> str:  # noqa: ANN401 - a type or a union of types
+    """What a value of the type is, as errors and documentation say it."""
+    if names := choices(kind):
+        return f"one of {', '.join(names)}"
+    kind = without_none(kind)
+    if typing.get_origin(kind) is not tuple:
+        return _WORDS[kind]
+    items = typing.get_args(kind)
+    count = "" if items[-1] is Ellipsis else f"{len(items)} "
+    return f"a list of {count}{_LISTS[items[0]]}"
 
 
 def coerce(value: object, kind: Any) -> Any:  # noqa: ANN401 - a type or a union of types
-    """`value` as the type `kind`; ValueError in words that say what was expected."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return coerce(value, next(a for a in arguments if a is not type(None)))
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        return _coerce_tuple(value, arguments)
+    """`value` as the type `kind`; ValueError where it is of another type."""
+    if value is None and without_none(kind) is not kind:
+        return None
+    kind = without_none(kind)
+    if typing.get_origin(kind) is tuple:
+        return _coerce_list(value, typing.get_args(kind))
     if kind is float:
         return _coerce_float(value)
-    if type(value) is not kind:
-        raise ValueError(WORDS[kind])
+    if value not in choices(kind) if choices(kind) else type(value) is not kind:
+        raise ValueError(f"expected {type_words(kind)}")
     return value
 
 
@@ -46,19 +54,14 @@ def _coerce_float(value: object) -> float:
     # YAML 1.1 reads 5e-4, without a point, as text.
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):  # the latter of a whole number of hundreds of digits
+    except OverflowError:  # a whole number of hundreds of digits
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(WORDS[float])
+        raise ValueError("expected a finite number")
     return number
 
 
-def _coerce_tuple(value: object, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    words = {int: "whole numbers", float: "numbers", str: "texts"}[arguments[0]]
-    count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
-    if not isinstance(value, (list, tuple)) or (count and len(value) != len(arguments)):
-        raise ValueError(f"a list of {count}{words}, as in [a, b]")
-    try:
-        return tuple(coerce(item, arguments[0]) for item in value)
-    except ValueError:
-        raise ValueError(f"a list of {count}{words}, as in [a, b]") from None
+def _coerce_list(value: object, items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)) or (items[-1] is not Ellipsis and len(value) != len(items)):
+        raise ValueError("expected a list")
+    return tuple(coerce(item, items[0]) for item in value)

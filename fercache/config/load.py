@@ -1,7 +1,7 @@
 """Reading a configuration: YAML, `--set` and options of the command line, merged and checked.
 
-Precedence: defaults < YAML < `--set` < options. Relative paths mean the current folder, so that a
-shipped config works anywhere.
+Precedence: defaults < YAML < `--set` < options. Relative paths are relative to the current folder, so
+that a shipped config works anywhere.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fercache.config.coerce import coerce, field_types
-from fercache.config.schema import SECTIONS, Config
+from fercache.config.coerce import coerce, without_none
+from fercache.config.fields import field_types
+from fercache.config.schema import Config
+from fercache.config.settings import SECTIONS, Setting, get_setting, join
 from fercache.documents import DocumentError, parse_yaml, read_yaml
 from fercache.errors import ConfigError, raise_problems
 
@@ -28,25 +30,37 @@ def load_config(
 ) -> Config:
     """The configuration of one command.
 
-    `source` is a file or the name of a shipped config; None takes ./fercache.yaml where there is
-    one. `sets` are KEY=VALUE as given to `--set`, KEY being looked up in `section` first, then at
-    the top level; SECTION.KEY is understood too. `options` are values of the command line, None =
-    not given. Raises ConfigError with every unknown key and wrong type at once.
+    `source` is a file or the name of a shipped config; None: ./fercache.yaml where there is one. `sets` are the
+    KEY=VALUE of `--set`: KEY is looked up in `section` first, then at the top level; SECTION.KEY works too. `options`
+    are values of command-line options by key, None where an option is absent; a str is read as YAML unless the
+    setting is text. Raises ConfigError with every unknown key, wrong type and value out of range at once.
     """
+    return load_with_sources(source, section, sets, options)[0]
+
+
+def load_with_sources(
+    source: str | None = None,
+    section: str | None = None,
+    sets: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Config, dict[str, str]]:
+    """As `load_config`, and where each value that is not a default comes from: full name -> file, `--set` or option."""
     label, values = _read_source(source)
     merger = _Merger()
-    merger.add(f"{label}: ", values, None)
+    merger.add(label, values)
     for text in sets:
-        merger.add(f"--set {text}: ", _parse_set(text), section)
-    merger.add("", {key: value for key, value in (options or {}).items() if value is not None}, section)
-    return merger.build()
+        merger.add(f"--set {text}", _parse_set(text), section)
+    for key, value in (options or {}).items():
+        if value is not None:
+            merger.add_option(key, value, section)
+    return merger.build(), merger.sources
 
 
 def shipped_configs() -> dict[str, str]:
-    """Texts of the configs that travel with fercache, by name."""
+    """Texts of the configs that come with fercache, by name."""
     folder = resources.files("fercache.configs")
-    found = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
-    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+    files = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
+    return {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
 
 
 def _read_source(source: str | None) -> tuple[str, dict[str, Any]]:
@@ -78,61 +92,62 @@ def _parse_set(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text}: expected KEY=VALUE")
+    return {key.strip(): _parse_value(f"--set {text:.200}", value)}
+
+
+def _parse_value(label: str, text: str) -> Any:  # noqa: ANN401 - plain values of any type
     try:
-        return {key.strip(): parse_yaml(value)}
+        return parse_yaml(text)
     except DocumentError as error:
-        raise ConfigError(f"--set {text:.200}: the value {error}") from error
+        raise ConfigError(f"{label}: the value {error}") from error
 
 
-def _owner(name: str) -> dict[str, Any] | None:
-    """The fields of the section that a key with its sections is in; None where there is no such key."""
-    *sections, key = name.split(".")
-    kinds = field_types(Config)
-    for section in sections:
-        if not dataclasses.is_dataclass(kinds.get(section)):
-            return None
-        kinds = field_types(kinds[section])
-    return kinds if key in kinds else None
+def _full_name(key: str, section: str | None) -> str:
+    """The setting or section that a key means: one of `section` first, then one of the top level."""
+    name = join(section or "", key)
+    return name if get_setting(name) is not None or name in SECTIONS else key
 
 
 class _Merger:
-    """Layers of values put on top of one another, with where each value came from and what is wrong."""
+    """Layers of values on top of one another, with the source of each value and all problems."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
-        """By names with their sections, as in finetune.lr."""
+        """By full name, as in finetune.lr."""
         self.sources: dict[str, str] = {}
         self.problems: list[str] = []
 
-    def add(self, source: str, layer: Mapping[str, Any], own: str | None) -> None:
-        """Put `layer` on top; a key means the section `own` first, then the top level."""
+    def add(self, source: str, layer: Mapping[str, Any], section: str | None = None) -> None:
+        """Put `layer` on top; its keys mean those of `section` first, then those of the top level."""
         for key, value in layer.items():
-            name = f"{own}.{key}"
-            self._set(source, name if own is not None and _owner(name) is not None else key, value, own)
+            name = _full_name(key, section)
+            setting = get_setting(name)
+            if setting is not None:
+                self._set(source, setting, value)
+            elif name not in SECTIONS:
+                self.problems.append(f"{source}: unknown key {name!r}; the keys are {_valid_keys(name, section)}")
+            elif value is None or isinstance(value, dict):
+                self.add(source, {join(name, inner): item for inner, item in (value or {}).items()})
+            else:
+                self.problems.append(f"{source}: {name}: found {value!r}, expected keys with values")
 
-    def _set(self, source: str, name: str, value: object, own: str | None) -> None:
-        *sections, key = name.split(".")
-        kinds = _owner(name)
-        if kinds is None:
-            kinds = field_types(Config)
-            while sections and dataclasses.is_dataclass(kinds.get(sections[0])):
-                kinds, own = field_types(kinds[sections.pop(0)]), None
-            known = [*(field_types(SECTIONS[own]) if own else ()), *kinds]
-            self.problems.append(f"{source}unknown key {name!r}; the keys are {', '.join(known)}")
-        elif not dataclasses.is_dataclass(kinds[key]):
-            self._set_value(source, name, value, kinds[key])
-        elif value is not None and not isinstance(value, dict):
-            self.problems.append(f"{source}{name}: found {value!r}, expected keys with values")
-        else:
-            for inner, item in (value or {}).items():
-                self._set(source, f"{name}.{inner}", item, None)
+    def add_option(self, key: str, value: Any, section: str | None) -> None:  # noqa: ANN401 - of any type
+        """Put the value of the option `--key` on top."""
+        option = f"--{key.replace('_', '-')}"
+        label = {True: option, False: f"--no-{option[2:]}"}[value] if isinstance(value, bool) else f"{option} {value}"
+        setting = get_setting(_full_name(key, section))
+        if isinstance(value, str) and setting is not None and not setting.takes_text:
+            value = _parse_value(label, value)
+        self.add(label, {key: value}, section)
 
-    def _set_value(self, source: str, name: str, value: object, kind: object) -> None:
+    def _set(self, source: str, setting: Setting, value: object) -> None:
         try:
-            self.values[name] = coerce(value, kind)
-            self.sources[name] = source
-        except ValueError as error:
-            self.problems.append(f"{source}{name}: found {value!r}, expected {error}")
+            self.values[setting.name] = coerce(value, setting.kind)
+            self.sources[setting.name] = source
+        except ValueError:
+            is_text = without_none(setting.kind) is str
+            expected = "text, in quotes where YAML reads something else" if is_text else setting.expected
+            self.problems.append(f"{source}: {setting.name}: found {value!r}, expected {expected}")
 
     def build(self) -> Config:
         """The dataclasses; ConfigError with all problems of types, ranges and names at once."""
@@ -140,18 +155,30 @@ class _Merger:
         raise_problems(self.problems, ConfigError)
         return config
 
-    def _construct(self, kind: type, prefix: str) -> Any:  # noqa: ANN401 - a dataclass of this kind
-        """`kind` of the values whose names begin with `prefix`; where they are out of range its defaults."""
-        given, sections = {}, {}
+    def _construct(self, kind: type, name: str) -> Any:  # noqa: ANN401 - a dataclass of this kind
+        """The section `name`; its defaults where a value is out of range."""
+        values, sections = {}, {}
         for key, field_kind in field_types(kind).items():
+            full_name = join(name, key)
             if dataclasses.is_dataclass(field_kind):
-                sections[key] = self._construct(field_kind, f"{prefix}{key}.")
-            elif prefix + key in self.values:
-                given[key] = self.values[prefix + key]
+                sections[key] = self._construct(field_kind, full_name)
+            elif full_name in self.values:
+                values[key] = self.values[full_name]
         try:
-            return kind(**given, **sections)
+            return kind(**values, **sections)
         except ConfigError as error:
             for problem in error.problems:
-                name = prefix + problem
-                self.problems.append(self.sources.get(name.partition(":")[0], "") + name)
+                full_problem = join(name, problem)
+                source = self.sources.get(full_problem.partition(":")[0])
+                self.problems.append(f"{source}: {full_problem}" if source else full_problem)
             return kind(**sections)
+
+
+def _valid_keys(name: str, section: str | None) -> str:
+    """The keys that an unknown one could have been: of the innermost section that it names, else of the command's."""
+    inner = name.rpartition(".")[0]
+    while inner and inner not in SECTIONS:
+        inner = inner.rpartition(".")[0]
+    if inner:
+        return ", ".join(field_types(SECTIONS[inner]))
+    return ", ".join([*(field_types(SECTIONS[section]) if section else ()), *field_types(Config)])

@@ -93,7 +93,7 @@ def test_what_a_graph_cannot_do_is_refused_at_once():
         ("{extract: {memory: 3 GB}}", "slurm.extract.memory: found '3 GB', expected as in 32G"),
         ("{extract: {time: '4'}}", "slurm.extract.time: found '4', expected as in 90 (minutes)"),
         ("{extract: {time: '0:30'}}", "slurm.extract.time: found '0:30', expected as in 90 (minutes)"),
-        ("{extract: {gpus: 1, ranks: 2}}", "slurm.extract.gpus: found 1, expected 0, or at least one a rank"),
+        ("{extract: {gpus: 1, ranks: 2}}", "slurm.extract.gpus: found 1, expected 0, or at least one per rank"),
         ("{extract: {gres: 1}}", "unknown key 'slurm.extract.gres'; the keys are nodes, ranks"),
         ("{extract: 3}", "slurm.extract: found 3, expected keys with values"),
         ("{shards: 0}", "slurm.shards: found 0"),
