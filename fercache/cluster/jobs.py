@@ -12,8 +12,8 @@ from pathlib import Path
 from fercache.cluster.sizes import HEADS, NETWORKS
 from fercache.config import Config, JobConfig
 from fercache.errors import ConfigError, FercacheError, raise_problems
-from fercache.pipeline import project
-from fercache.pipeline.graph import WHOLE, Progress, Step
+from fercache.pipeline.graph import FILES, Step, StepProgress
+from fercache.pipeline.steps import HeadRun, System, pipeline_steps
 
 LEAD_S = 120
 """How long before its time is up a job is told to save."""
@@ -54,28 +54,28 @@ class Job:
         """The stage, as the config calls it."""
         return self.step.stage.replace("-", "_")
 
-    def state(self, folder: Path) -> Progress:
+    def state(self, folder: Path) -> StepProgress:
         """How far it is."""
-        return self.step.state(folder)
+        return self.step.progress(folder)
 
     def unfinished(self, folder: Path) -> tuple[int, ...]:
         """Its tasks that are not done; a single job is one task, number 0."""
-        if self.shards is None or self.step.parts is None:
+        if self.shards is None or self.step.measure_shards is None:
             return () if self.state(folder).finished else (0,)
-        parts = self.step.parts(folder, self.shards)
+        parts = self.step.measure_shards(folder, self.shards)
         return tuple(task for task, part in enumerate(parts, start=1) if not part.finished)
 
     def unfit(self, folder: Path) -> str | None:
         """Why what is there of its output cannot be taken for its work."""
         try:
-            return self.step.unfit(folder)
+            return self.step.stale(folder)
         except FercacheError as error:
             return str(error)
 
     def outdated(self, folder: Path) -> bool:
         """Whether its output, which appears whole, is there and is not taken for done."""
         progress = self.state(folder)
-        whole = progress.unit == WHOLE and (folder / str(self.step.output)).exists()
+        whole = progress.unit == FILES and (folder / str(self.step.output)).exists()
         return whole and not progress.finished
 
 
@@ -105,38 +105,25 @@ def checked(config: Config) -> Config:
     return config
 
 
-def systems(config: Config) -> list[project.System]:
+def systems(config: Config) -> list[System]:
     """The frame network alone, and its ensemble with all heads, once for each seed."""
     slurm = config.slurm
     seeds: Sequence[int | None] = slurm.seeds or (None,)
-    return [(), *(tuple(project.Head(head, seed) for head in slurm.heads) for seed in seeds if slurm.heads)]
+    return [System(), *(System(tuple(HeadRun(head, seed) for head in slurm.heads)) for seed in seeds if slurm.heads)]
 
 
 def graph(config: Config, options: Sequence[str]) -> list[Job]:
     """All jobs, each behind those that it needs."""
     jobs: list[Job] = []
     maker: dict[str, str] = {}
-    for step in project.steps(config, systems(config), options):
+    for step in pipeline_steps(config, systems(config), options):
         after = tuple(dict.fromkeys(maker[name] for name in step.inputs if name in maker))
-        shards = None if step.parts is None else config.slurm.shards
-        job = Job(_name(step), step, getattr(config.slurm, step.stage.replace("-", "_")), after, shards)
+        shards = None if step.measure_shards is None else config.slurm.shards
+        job = Job(step.name, step, getattr(config.slurm, step.stage.replace("-", "_")), after, shards)
         jobs.append(job)
         if step.output is not None:
             maker[step.output] = job.name
     return jobs
-
-
-def _name(step: Step) -> str:
-    """finetune, extract, train-temporal-gru, predict-cnn, ensemble-cnn+gru, apply-cnn+gru, report."""
-    if step.stage in ("finetune", "extract", "report") or step.output is None:
-        return step.stage
-    output = Path(step.output)
-    if step.stage == "train-temporal":
-        return f"{step.stage}-{output.parent.name}"
-    if output.name == "ensemble.json":
-        return output.parent.name
-    what = "apply" if step.stage == "ensemble" else step.stage
-    return f"{what}-{output.name.removesuffix('-validation.h5')}"
 
 
 def script(job: Job, config: Config, template: str, logs: Path) -> str:

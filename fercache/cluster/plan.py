@@ -19,7 +19,7 @@ from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
 from fercache.files import nearest
-from fercache.pipeline import project
+from fercache.pipeline.steps import NO_FILE, UNTRAINED, extraction_shards
 
 PATIENCE_S = 2.0
 """That SLURM has to say how large arrays may be."""
@@ -124,7 +124,7 @@ def plan(prepared: Prepared, measured: Mapping[str, float]) -> Plan:
     """
     config = prepared.config
     data = read_manifest(Path(str(config.manifest)), config.task, files=False)
-    shards = project.videos_left(Path(str(config.manifest)), Path(str(config.cache)), config.slurm.shards)
+    shards = extraction_shards(Path(str(config.manifest)), Path(str(config.cache)), config.slurm.shards)
     rates = _rates(config, measured)
     return Plan(
         videos=len(data.videos),
@@ -168,7 +168,7 @@ def _work(job: Job, config: Config, data: Manifest, left: Sequence[Sequence[Vide
     if job.section == "finetune":
         return [epochs * (train / first.every_nth_frame + validation)]
     if job.section == "train_temporal":
-        trained = 0 if set(project.UNTRAINED) & set(job.step.command) else train / second.stride
+        trained = 0 if set(UNTRAINED) & set(job.step.command) else train / second.stride
         return [epochs * (trained + validation)]
     return [_frames(part) for part in left] if job.section == "extract" else [0.0]
 
@@ -222,7 +222,7 @@ def _warnings(prepared: Prepared, rates: Mapping[str, float]) -> list[str]:
     found = []
     if lacking:
         found.append(f"hours of {', '.join(lacking)}: not known; --probe measures, or set slurm.STAGE.frames_per_s")
-    if prepared.config.finetune.arch is None and prepared.config.finetune.weights not in project.GENERATED:
+    if prepared.config.finetune.arch is None and prepared.config.finetune.weights not in NO_FILE:
         found.append("finetune.arch: is not set; room is counted as for a ResNet50")
     try:
         slurm.check_arrays([job.shards for job in prepared.jobs if job.shards], PATIENCE_S)

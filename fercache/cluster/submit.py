@@ -17,7 +17,9 @@ from fercache.config import Config, as_plain, load_config
 from fercache.data.manifest import read_manifest
 from fercache.errors import ConfigError, FercacheError, RunError, raise_problems
 from fercache.files import write_text
-from fercache.pipeline import fits, project
+from fercache.pipeline.project import config_as_yaml
+from fercache.pipeline.staleness import config_differences
+from fercache.rundir import describe_differences
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ def submit(config: Config, given: Given, command: str) -> str:
 
 def _submit(prepared: Prepared, command: str, stop: runtime.StopFlag) -> list[Submitted]:
     situation = prepared.situation
-    write_text(prepared.folder / "config.yaml", project.as_yaml(prepared.config))
+    write_text(prepared.folder / "config.yaml", config_as_yaml(prepared.config))
     record, submitted = situation.record, []
     try:
         for job in prepared.jobs:
@@ -248,8 +250,8 @@ def _changed(config: Config, situation: Situation) -> Iterator[str]:
     now = as_plain(config)
     for number in sorted({job.submission for tasks in situation.live.values() for job, _ in tasks.values()}):
         path = situation.record.folder(number) / "config.yaml"
-        found = fits.differences(as_plain(load_config(str(path))), now)
-        if words := fits.in_words(one for one in found if not one[0].startswith(CHANGES_NOTHING)):
+        found = config_differences(as_plain(load_config(str(path))), now)
+        if words := describe_differences([one for one in found if not one.key.startswith(CHANGES_NOTHING)]):
             yield f"{path}: jobs with other settings are in the queue ({words}); let them end, or scancel them"
     for name, tasks in situation.live.items():
         others = {job.shards for job, _ in tasks.values()} - {situation.jobs[name].shards}

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from fercache.errors import ConfigError, RunError, Stopped
 from fercache.models.frame_network import ARCHITECTURES
 from fercache.models.heads import HEADS as HEAD_CLASSES
 from fercache.models.heads import seen_by
-from fercache.pipeline import project
+from fercache.pipeline.steps import UNTRAINED
 from fercache.runtime.group import first_host, ranks
 from fercache.runtime.job import queue_again
 
@@ -143,7 +144,7 @@ def test_a_script_runs_its_words_as_they_are(tmp_path):
 def test_a_template_stands_where_its_own_lines_count():
     lines = "#!/usr/bin/env zsh\n#SBATCH --comment=x\nmodule load cuda"
     job = graph(CONFIG, ())[0]
-    text = script(job, CONFIG, lines, project.Path("logs"))
+    text = script(job, CONFIG, lines, Path("logs"))
     assert text.splitlines() == [
         *lines.splitlines(),
         'exec >> logs/finetune/"$SLURM_JOB_ID".start"${SLURM_RESTART_COUNT:-0}".log 2>&1',
@@ -151,7 +152,7 @@ def test_a_template_stands_where_its_own_lines_count():
     ]
     several = load_config(None, "slurm", ["finetune={nodes: 2, ranks: 4, cpus: 8}"])
     last = script(
-        graph(CONFIG, ())[0].__class__("finetune", job.step, several.slurm.finetune, ()), several, "", project.Path("l")
+        graph(CONFIG, ())[0].__class__("finetune", job.step, several.slurm.finetune, ()), several, "", Path("l")
     )
     assert last.splitlines()[-1] == (
         'exec srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}'
@@ -231,7 +232,7 @@ def test_the_sizes_of_networks_are_those_of_the_networks():
                 numbers = sum(t.numel() for t in kind(7, dim).parameters())
             per, rest = HEADS[name]
             assert per * dim + rest == pytest.approx(numbers, abs=60_000), name
-        assert (name in project.UNTRAINED) == (seen_by(kind) == "logits")
+        assert (name in UNTRAINED) == (seen_by(kind) == "logits")
 
 
 def test_what_is_missing_is_told_before_anything_is_queued(folder):
@@ -259,7 +260,7 @@ def test_another_recipe_than_that_of_what_is_done_is_refused(folder):
     answer = call("plan")
     assert answer.exit_code == 1
     assert (
-        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here); keep to that, or remove it"
+        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here); use those settings, or remove it"
         in answer.output
     )
     assert call("plan", "--set", "finetune.lr=0.1").exit_code == 0
