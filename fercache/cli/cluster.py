@@ -13,7 +13,7 @@ from fercache.cli.options import PATH, Command, config_options, read_config
 from fercache.cli.text import echo
 
 if TYPE_CHECKING:
-    from fercache.cluster.submit import Given
+    from fercache.cluster.submit import SubmitOptions
 
 
 @click.group("slurm")
@@ -42,11 +42,13 @@ def submission_options(command: Command) -> Command:
 json_option = click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 
 
-def _given(stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]) -> Given:
-    from fercache.cluster.submit import Given
+def _given(
+    stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]
+) -> SubmitOptions:
+    from fercache.cluster.submit import SubmitOptions
 
     names = [name.strip() for name in stages.split(",")] if stages else []
-    return Given(names, template, flags, stage_flags)
+    return SubmitOptions(names, template, flags, stage_flags)
 
 
 def _submit_command(
@@ -84,16 +86,16 @@ def plan(
     Hours are by the rates in the config, or by --probe, which is to be called on a machine as the jobs get one.
     """
     c = read_config(config, "slurm", sets)
-    from fercache.cluster.plan import plan as make
-    from fercache.cluster.submit import prepare
+    from fercache.cluster.plan import plan_submission
+    from fercache.cluster.submit import prepare_submission
 
-    prepared = prepare(c, _given(stages, template, flags, stage_flags), settle=False)
+    prepared = prepare_submission(c, _given(stages, template, flags, stage_flags), settle=False)
     measured = {}
     if probe:
         from fercache.pipeline.probe import probe as measure
 
         measured = measure(prepared.config, prepared.config.slurm.heads)
-    made = make(prepared, measured)
+    made = plan_submission(prepared, measured)
     echo(json.dumps(made.as_plain(), indent=2) if as_json else made)
 
 

@@ -49,6 +49,8 @@ class JobConfig:
 class SlurmConfig:
     """The pipeline as a graph of jobs."""
 
+    launcher: str = "slurm"
+    """What submits the jobs: slurm, or a launcher of your own."""
     shards: int = number(8, 1, 10_000)
     """Parts of the extraction: tasks of its job array."""
     at_once: int | None = number(None, 1, 10_000)
