@@ -19,6 +19,6 @@ def doctor(folder: Path | None, config: str | None, sets: tuple[str, ...]) -> No
     FOLDER is where data and results would be; without it, the config's `out` or the current folder.
     """
     c = read_config(config, None, sets)
-    from fercache.tools.doctor import describe, examine
+    from fercache.tools.doctor import check_machine, describe_machine
 
-    echo(describe(examine(folder or Path(c.out or "."))))
+    echo(describe_machine(check_machine(folder or Path(c.out or "."))))

@@ -27,9 +27,9 @@ def inspect(source: str, faces: Path | None, form: str | None, config: str | Non
     convolution, on faces prepared in each way that is in use, against those that the file kept from its training.
     """
     c = read_config(config, None, sets)
-    from fercache.tools.weights import describe, inspect_weights
+    from fercache.tools.weights import describe_weights, inspect_weights
 
-    echo(describe(inspect_weights(source, faces=faces, form=form, threads=c.threads)))
+    echo(describe_weights(inspect_weights(source, faces=faces, form=form, threads=c.threads)))
 
 
 @weights_group.command("convert")
