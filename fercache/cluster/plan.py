@@ -18,6 +18,7 @@ from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
 from fercache.files import nearest
 from fercache.pipeline.steps import NO_FILE, UNTRAINED, extraction_shards
+from fercache.results.wording import as_table
 from fercache.tools.sizes import backbone_size, head_size
 
 PATIENCE_S = 2.0
@@ -101,13 +102,13 @@ class ClusterPlan:
         return "\n\n".join("\n".join(lines) for lines in sections)
 
     def _job_lines(self) -> list[str]:
-        width = max(len(job.name) for job in self.jobs)
-        lines = [f"{'job':<{width}}  {'tasks':>5}  {'now':>5}  {'hours':>8}  {'so far':<18}  after"]
+        rows = []
         for job in self.jobs:
             hours = "-" if job.hours is None else f"{job.hours:.2f}"
-            numbers = f"{job.tasks:>5}  {job.to_submit:>5}  {hours:>8}"
-            lines.append(f"{job.name:<{width}}  {numbers}  {job.state:<18}  {', '.join(job.after)}")
-        return lines
+            rows.append((job.name, str(job.tasks), str(job.to_submit), hours, job.state))
+        table = as_table(("job", "tasks", "now", "hours", "so far"), rows)
+        after = ["after", *(", ".join(job.after) for job in self.jobs)]
+        return [f"{line}  {names}" for line, names in zip(table, after, strict=True)]
 
     def _shard_lines(self) -> list[str]:
         lines = []

@@ -10,6 +10,7 @@ from fercache.config import Config
 from fercache.pipeline.graph import Step, run_steps
 from fercache.pipeline.project import write_project
 from fercache.pipeline.steps import REPORT, HeadRun, System, pipeline_steps
+from fercache.results.wording import as_table, digits
 from fercache.stages.evaluate import evaluate
 
 MANIFEST = "manifest.csv"
@@ -49,16 +50,13 @@ def demo_steps(config: Config) -> list[Step]:
 def demo_table(folder: Path) -> str:
     """The table in the paper's form."""
     rows = evaluate(folder / MANIFEST, [folder / system.predictions for system in DEMO_SYSTEMS.values()])
-    width = max(map(len, DEMO_SYSTEMS))
-    lines = [f"{'Model':<{width}}      F1  accuracy       E"]
-    for name, row in zip(DEMO_SYSTEMS, rows, strict=True):
-        s = row.scores
-        lines.append(f"{name:<{width}}  {s.f1:.4f}    {s.accuracy:.4f}  {s.score:.4f}")
-    lines.append(
+    scores = [digits(row.scores.f1, row.scores.accuracy, row.scores.score) for row in rows]
+    cells = [[name, *values] for name, values in zip(DEMO_SYSTEMS, scores, strict=True)]
+    note = (
         f"{rows[0].scores.frames} validation frames of {len(rows[0].videos)} videos of drawn people who are not in the"
         " training split. The ensembles' weights were chosen on the same frames; the report has cross-validated gains."
     )
-    return "\n".join(lines)
+    return "\n".join([*as_table(("Model", "F1", "accuracy", "E"), cells), note])
 
 
 def what_to_look_at(folder: Path) -> str:

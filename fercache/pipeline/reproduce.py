@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fercache import runtime
 from fercache.config import Config, FinetuneConfig, ReproduceConfig
-from fercache.errors import ConfigError, DataError, FercacheError, RunError, raise_problems
+from fercache.errors import ConfigError, DataError, FercacheError, RunError, collect_errors, raise_problems
 from fercache.files import write_text
 from fercache.pipeline.graph import Step, run_steps
 from fercache.pipeline.paper import PAPER_CNNS, PAPER_SCORES, TableRow
@@ -57,15 +58,9 @@ def reproduce(out: Path, config: Config) -> str:
 
 
 def table_rows(config: Config) -> list[TableRow]:
-    """The rows that the config names, else the paper's of its task. ConfigError for all names that are no row."""
-    rows, problems = [], []
-    for task, names in (("expr", config.reproduce.expr), ("au", config.reproduce.au)):
-        for name in names:
-            try:
-                rows.append(TableRow.parse(task, name))
-            except ConfigError as error:
-                problems += error.problems
-    raise_problems(problems, ConfigError)
+    """The rows that the config names, else the paper's of its task. FercacheError for all names that are no row."""
+    names = {"expr": config.reproduce.expr, "au": config.reproduce.au}
+    rows = collect_errors(*(partial(TableRow.parse, task, name) for task in names for name in names[task]))
     rows = rows or [row for row in PAPER_SCORES if row.task == config.task]
     if not rows:
         raise ConfigError(f"task: found {config.task!r}, expected expr or au, or rows under reproduce.expr and .au")
@@ -100,15 +95,9 @@ def _generated(row: TableRow, weights: str) -> bool:
 
 
 def _check_settings(out: Path, rows: Sequence[TableRow], config: Config) -> None:
-    """Raise RunError with all settings that `out`, or a project in it, was begun with and that differ now."""
+    """Raise FercacheError with all settings that `out`, or a project in it, was begun with and that differ now."""
     projects = {out: _data_config(config)} | {_folder(row, out): _project_config(row, config) for row in rows}
-    problems: list[str] = []
-    for folder, project_config in projects.items():
-        try:
-            check_project(folder, project_config)
-        except RunError as error:
-            problems += error.problems
-    raise_problems(problems, RunError)
+    collect_errors(*(partial(check_project, *project) for project in projects.items()))
 
 
 def _run(rows: Sequence[TableRow], out: Path, config: Config) -> list[str]:

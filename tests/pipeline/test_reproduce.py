@@ -15,7 +15,7 @@ import yaml
 from weight_files import dag_tensors, vggface_tensors
 
 from fercache.config import load_config
-from fercache.errors import ConfigError, DataError
+from fercache.errors import ConfigError, DataError, FercacheError
 from fercache.pipeline.reproduce import reproduce, table_rows
 
 TINY = {
@@ -58,7 +58,7 @@ def test_the_shipped_configs_name_the_papers_rows():
 
 def test_what_is_no_row_is_told_at_once(tmp_path):
     wrong = config(tmp_path, expr=["vggface", "vggface3", "resnet50+lstm"], au=["gru", "resnet50+gru+gru"])
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(FercacheError) as caught:
         table_rows(load_config(str(wrong)))
     assert [re.search("found '(.*?)'", line)[1] for line in str(caught.value).splitlines()] == [
         *("vggface3", "resnet50+lstm", "gru", "resnet50+gru+gru")
