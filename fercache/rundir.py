@@ -1,4 +1,4 @@
-"""The run folder of a training: its files' names, and who may write into it."""
+"""The run folder of a training: the names of its files, and the settings that its run was begun with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,21 +19,31 @@ from fercache.files import PARTIAL, read_text, refuse_other_contents, write_text
 
 log = logging.getLogger(__name__)
 
-
-PLACES = ("manifest", "cache", "weights", "weights_format", "init", "workers", "save_minutes")
-"""Values that are recorded and change no result: where things lay (their digests stand beside), who decoded."""
-
-
-RESOLVED = ("arch", "image_size")
-"""Settings that may be nothing, and are recorded as what the weights say."""
-
-
-SEAL = "# A record, not to be edited; SHA-256 of all below: "
-"""First line of a run's record, and its digest behind it."""
-
-
+NO_EFFECT = ("manifest", "cache", "weights", "weights_format", "init", "workers", "save_minutes")
+"""Recorded values that change no result: paths (the digests of what they name are compared), and who decoded."""
+INFERRED = ("arch", "image_size")
+"""Settings that are recorded as the weights have them where they are not set."""
 MAY_CHANGE = {"threads": "the last bits differ", "ranks": "batch norm sees other parts of a step"}
-"""Values of the machine with which a run may go on otherwise, and what that does to it."""
+"""Values that may differ when a run resumes, and what that does to it."""
+SEAL = "# A record, not to be edited; SHA-256 of all below: "
+"""Beginning of a record's first line, which ends with the digest of the rest."""
+MOST_DIFFERENCES = 4
+"""That `describe_differences` shows."""
+
+
+class Difference(NamedTuple):
+    """A setting that is not what it was when an output was made."""
+
+    key: str
+    before: Any
+    now: Any
+
+
+def describe_differences(differences: Sequence[Difference]) -> str:
+    """Differences as a part of a sentence."""
+    shown = [f"{key} is {before!r} there, {now!r} here" for key, before, now in differences[:MOST_DIFFERENCES]]
+    more = len(differences) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class RunDir:
 
     @property
     def last(self) -> Path:
-        """The checkpoint that a stopped run goes on from."""
+        """The checkpoint that an interrupted run resumes from."""
         return self.path / "last.pt"
 
     @property
@@ -67,10 +77,15 @@ class RunDir:
         """Versions, commit, seed, threads, host, as JSON."""
         return self.path / "environment.json"
 
-    def recorded(self) -> dict[str, Any]:
-        """The resolved values of the run that is here already; {} where there is none.
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether anything was saved that another run would overwrite."""
+        return self.last.exists() or self.best.exists()
 
-        Raises RunError where the folder holds something else.
+    def recorded(self) -> dict[str, Any]:
+        """The resolved values of the run in this folder; {} where there is none.
+
+        Raises RunError where the folder contains something else.
         """
         if not self.config.exists():
             refuse_other_contents(self.path, f"a run ({self.config.name})", RunError)
@@ -84,46 +99,53 @@ class RunDir:
         return values
 
     def begin(self, values: dict[str, Any], environment: dict[str, Any]) -> None:
-        """Start a run with these resolved values, or make sure that the one here has the same.
+        """Begin a run with these resolved values, or check that the run in this folder has the same.
 
-        Places may differ, since what lies there is compared by its digest. Another number of
-        threads or ranks is only warned of. A run without anything saved has nothing to lose, and begins
-        anew.
+        Paths may differ, since the digests of their files are compared. Another number of threads or ranks is only
+        warned of. A run without a checkpoint has nothing to lose and begins anew. RunError where a run with other
+        values, or something else than a run, is in the folder.
         """
-        before = self.recorded() if self.last.exists() or self.best.exists() else {}
-        if not before:
-            self.recorded()  # refuses a folder that is no run's
+        before = self.recorded()
+        resuming = self.has_checkpoint and bool(before)
+        if not resuming:
             write_text(self.config, _sealed(yaml.safe_dump(values, sort_keys=False)))
-        for left in self.path.glob(f".*{PARTIAL}"):
-            left.unlink(missing_ok=True)
+        for partial in self.path.glob(f".*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
         if not self.environment.exists():
             write_text(self.environment, json.dumps(environment, indent=2) + "\n")
-        if not before:
-            return
-        differing = [key for key in {**values, **before} if values.get(key) != before.get(key) and key not in PLACES]
-        for key in [key for key in MAY_CHANGE if key in differing]:
-            differing.remove(key)
-            found = (self.path, key, before.get(key), values[key], MAY_CHANGE[key])
-            log.warning("%s: begun with %s %s, resuming with %s: %s", *found)
-        if differing:
-            found = "; ".join(f"{key} is {before.get(key)!r} there, {values.get(key)!r} here" for key in differing)
+        if resuming:
+            self._check_same(before, values)
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        differences = [
+            Difference(key, before.get(key), now.get(key))
+            for key in {**now, **before}
+            if now.get(key) != before.get(key) and key not in NO_EFFECT
+        ]
+        for key, old, new in differences:
+            if key in MAY_CHANGE:
+                log.warning("%s: begun with %s %s, resuming with %s: %s", self.path, key, old, new, MAY_CHANGE[key])
+        refused = [difference for difference in differences if difference.key not in MAY_CHANGE]
+        if refused:
             raise RunError(
-                f"{self.path}: contains a different run ({found}); choose another folder, or remove this one"
+                f"{self.path}: contains a different run ({describe_differences(refused)}); choose another folder,"
+                " or remove this one"
             )
 
-    def changed(self, settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-        """The settings that are others in the record of this run, if it has anything saved: key, there, here.
+    def changed(self, settings: Mapping[str, Any]) -> list[Difference]:
+        """The settings that differ from those of this run, if it has a checkpoint.
 
-        Places are left out, and what was resolved from nothing or `auto`.
+        Paths are not compared, nor settings whose recorded value was inferred: from `auto`, or from the weights.
         """
-        recorded = self.recorded() if self.last.exists() or self.best.exists() else {}
+        recorded = self.recorded() if self.has_checkpoint else {}
         return [
-            (key, recorded[key], here)
-            for key, here in settings.items()
+            Difference(key, recorded[key], now)
+            for key, now in settings.items()
             if key in recorded
-            and key not in PLACES
-            and recorded[key] != here
-            and not (here == "auto" or (here is None and key in RESOLVED))
+            and recorded[key] != now
+            and key not in NO_EFFECT
+            and now != "auto"
+            and not (now is None and key in INFERRED)
         ]
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
@@ -131,7 +153,7 @@ class RunDir:
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in epochs))
 
     def finished(self, epochs: int) -> bool:
-        """Whether all epochs are done and the result is there."""
+        """Whether all epochs are done and their best checkpoint exists."""
         return self.best.exists() and self.epochs_done() >= epochs
 
     def epochs_done(self) -> int:
@@ -140,15 +162,15 @@ class RunDir:
 
 
 def _sealed(text: str) -> str:
-    """A record with a first line by which a change is seen."""
+    """A record with a first line that shows whether the rest was changed."""
     return f"{SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
 
 
 def _unsealed(text: str) -> str:
-    """What was sealed; ValueError where it, or its seal, was changed."""
-    if re.match(r"[a-z_]+: ", text):  # as records of earlier versions begin, which have no seal
+    """The record without its first line; ValueError where either was changed."""
+    if re.match(r"[a-z_]+: ", text):  # records of earlier versions have no such line
         return text
-    rest = text.partition("\n")[2]
-    if _sealed(rest) != text:
+    record = text.partition("\n")[2]
+    if _sealed(record) != text:
         raise ValueError("it was changed or damaged since it was written; train into another folder")
-    return rest
+    return record

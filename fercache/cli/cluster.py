@@ -15,7 +15,7 @@ from fercache.cli.text import echo
 from fercache.config import Config
 
 if TYPE_CHECKING:
-    from fercache.cluster.submit import Given
+    from fercache.cluster.submit import SubmitOptions
 
 READS = ("task", "seed", "threads", "manifest", "cache", "out", *STAGES)
 
@@ -48,11 +48,11 @@ def submission_options(command: Command) -> Command:
 
 def _submit_options(
     stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]
-) -> Given:
-    from fercache.cluster.submit import Given
+) -> SubmitOptions:
+    from fercache.cluster.submit import SubmitOptions
 
     names = [name.strip() for name in stages.split(",")] if stages else []
-    return Given(names, template, flags, stage_flags)
+    return SubmitOptions(names, template, flags, stage_flags)
 
 
 def _submit_command(
@@ -90,16 +90,16 @@ def plan(
     Nothing is queued or written. Hours come from the rates in the config (slurm.extract.frames_per_s), or from
     --probe, which should run on a machine like those of the jobs.
     """
-    from fercache.cluster.plan import plan as make
-    from fercache.cluster.submit import prepare
+    from fercache.cluster.plan import plan_submission
+    from fercache.cluster.submit import prepare_submission
 
-    prepared = prepare(config, _submit_options(stages, template, flags, stage_flags), settle=False)
+    prepared = prepare_submission(config, _submit_options(stages, template, flags, stage_flags), settle=False)
     measured = {}
     if probe:
         from fercache.pipeline.probe import probe as measure
 
         measured = measure(prepared.config, prepared.config.slurm.heads)
-    result = make(prepared, measured)
+    result = plan_submission(prepared, measured)
     echo(json.dumps(result.as_plain(), indent=2) if as_json else result)
 
 

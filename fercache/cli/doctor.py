@@ -19,6 +19,6 @@ def doctor(folder: Path | None, config: Config) -> None:
 
     FOLDER is where data and results will be (default: the config's `out`, else the current folder).
     """
-    from fercache.tools.doctor import describe, examine
+    from fercache.tools.doctor import check_machine, describe_machine
 
-    echo(describe(examine(folder or Path(config.out or "."))))
+    echo(describe_machine(check_machine(folder or Path(config.out or "."))))

@@ -33,9 +33,9 @@ def inspect(source: str, faces: Path | None, weights_format: str | None, config:
     Prints format, architecture, digest, preprocessing and the mapping of every key. The test prepares faces in each
     common way, and compares the statistics after the first convolution with those that the file kept from training.
     """
-    from fercache.tools.weights import describe, inspect_weights
+    from fercache.tools.weights import describe_weights, inspect_weights
 
-    echo(describe(inspect_weights(source, faces=faces, form=weights_format, threads=config.threads)))
+    echo(describe_weights(inspect_weights(source, faces=faces, form=weights_format, threads=config.threads)))
 
 
 @weights_group.command(

@@ -10,26 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from fercache.cache.rows import FILE_BYTES, Shape
-from fercache.cluster import slurm
-from fercache.cluster.jobs import Job
-from fercache.cluster.sizes import HEADS, NETWORKS
-from fercache.cluster.submit import Prepared
+from fercache.cluster.jobs import ClusterJob
+from fercache.cluster.submit import Submission
 from fercache.config import Config, JobConfig
 from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
 from fercache.files import nearest
-from fercache.pipeline import project
+from fercache.pipeline.steps import NO_FILE, UNTRAINED, extraction_shards
+from fercache.results.wording import as_table
+from fercache.tools.sizes import backbone_size, head_size
 
 PATIENCE_S = 2.0
-"""That SLURM has to say how large arrays may be."""
+"""How long the scheduler may take to say how large arrays may be."""
 FORWARD_SHARE = 1 / 3
-"""Of the time of a training step that a pass without its gradient takes."""
+"""Time of a forward pass without gradients, as a share of a training step's."""
+TIMED_STAGES = ("finetune", "extract", "train_temporal")
+"""Those that take hours."""
+CHECKPOINT_COPIES = 5
+"""best.pt has a network's numbers once, last.pt twice, and there are two of last.pt while it is written."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A task of the array."""
+class PlannedShard:
+    """A shard of the extraction."""
 
     videos: int
     frames: int
@@ -39,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job with all that is known of it."""
+    """A job, and what it would take."""
 
     name: str
     after: tuple[str, ...]
@@ -48,37 +52,37 @@ class PlannedJob:
     to_submit: int
     """Tasks of this submission."""
     state: str
-    """How far it is."""
+    """Its progress."""
     hours: float | None
-    """That are left, at most, of the longest of its tasks; None where no rate is known, or it is of minutes."""
+    """That its longest task still takes, at most; None where no rate is known, or it takes minutes."""
     hours_of_all: float | None
-    """The same, summed over its tasks."""
+    """The sum over its tasks."""
     command: str
     script: str
 
 
 @dataclass(frozen=True)
-class Disk:
+class PlannedDisk:
     """What is written to one folder."""
 
     folder: str
     bytes_needed: int
-    """Beside what is there: twice over while files are replaced."""
+    """Beside what exists; files that are replaced count twice."""
     bytes_free: int
     disk: int
-    """Number of the disk that it is on."""
+    """Number of the disk that the folder is on."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClusterPlan:
     """What the graph would take."""
 
     videos: int
     frames: int
-    parts: tuple[Part, ...]
+    parts: tuple[PlannedShard, ...]
     imbalance: float
     jobs: tuple[PlannedJob, ...]
-    disks: tuple[Disk, ...]
+    disks: tuple[PlannedDisk, ...]
     rates: Mapping[str, float]
     """Frames (train_temporal: windows) a second of one job, by stage."""
     warnings: tuple[str, ...]
@@ -88,144 +92,147 @@ class Plan:
         return asdict(self)
 
     def __str__(self) -> str:
-        width = max(len(job.name) for job in self.jobs)
-        lines = [f"{self.videos} videos of {self.frames} frames, with and without a face", ""]
-        lines.append(f"{'job':<{width}}  {'tasks':>5}  {'now':>5}  {'hours':>8}  {'so far':<18}  after")
+        sections = (
+            [f"{self.videos} videos of {self.frames} frames, with and without a face"],
+            self._job_lines(),
+            self._shard_lines(),
+            self._cost_lines(),
+            *([f"# {job.name}", job.command, job.script.rstrip("\n")] for job in self.jobs if job.to_submit),
+        )
+        return "\n\n".join("\n".join(lines) for lines in sections)
+
+    def _job_lines(self) -> list[str]:
+        rows = []
         for job in self.jobs:
             hours = "-" if job.hours is None else f"{job.hours:.2f}"
-            after = ", ".join(job.after)
-            lines.append(
-                f"{job.name:<{width}}  {job.tasks:>5}  {job.to_submit:>5}  {hours:>8}  {job.state:<18}  {after}"
-            )
-        lines.append("")
-        for number, part in enumerate(self.parts, start=1):
-            done = f", {part.videos_done} done" if part.videos_done else ""
-            lines.append(f"part {number}: {part.videos} videos, {part.frames} frames{done}")
-        lines += [f"the longest part is {self.imbalance:.1%} longer than the mean", ""]
+            rows.append((job.name, str(job.tasks), str(job.to_submit), hours, job.state))
+        table = as_table(("job", "tasks", "now", "hours", "so far"), rows)
+        after = ["after", *(", ".join(job.after) for job in self.jobs)]
+        return [f"{line}  {names}" for line, names in zip(table, after, strict=True)]
+
+    def _shard_lines(self) -> list[str]:
+        lines = []
+        for number, shard in enumerate(self.parts, start=1):
+            done = f", {shard.videos_done} done" if shard.videos_done else ""
+            lines.append(f"shard {number}: {shard.videos} videos, {shard.frames} frames{done}")
+        return [*lines, f"the longest shard is {self.imbalance:.1%} longer than the mean"]
+
+    def _cost_lines(self) -> list[str]:
         several = [job for job in self.jobs if job.tasks > 1 and job.hours_of_all is not None]
-        lines += [f"{job.name}: {job.hours_of_all:.2f} hours, all tasks together" for job in several]
+        lines = [f"{job.name}: {job.hours_of_all:.2f} hours, all tasks together" for job in several]
         for disk in self.disks:
-            together = sum(other.bytes_needed for other in self.disks if other.disk == disk.disk)
-            short = "" if together <= disk.bytes_free else ": TOO LITTLE"
+            on_disk = sum(other.bytes_needed for other in self.disks if other.disk == disk.disk)
+            short = "" if on_disk <= disk.bytes_free else ": TOO LITTLE"
             lines.append(f"{disk.folder}: {disk.bytes_needed / 1e9:.2f} GB, {disk.bytes_free / 1e9:.2f} GB free{short}")
         for stage, rate in self.rates.items():
             lines.append(f"{stage}: {rate:.1f} {'windows' if stage == 'train_temporal' else 'frames'}/s a job")
-        lines += self.warnings
-        for job in self.jobs:
-            if job.to_submit:
-                lines += ["", f"# {job.name}", job.command, job.script.rstrip("\n")]
-        return "\n".join(lines)
+        return [*lines, *self.warnings]
 
 
-def plan(prepared: Prepared, measured: Mapping[str, float]) -> Plan:
-    """The plan of what `submit` would submit. `measured`: rates of one process, by stage.
+def plan_submission(submission: Submission, measured: Mapping[str, float]) -> ClusterPlan:
+    """What `submit` would submit, and what that takes. Nothing is written, and no frame is read.
 
-    A rate that the config gives wins. Nothing is written, and no frame is looked at.
+    `measured`: rates of one process, by stage; a rate in the config wins.
     """
-    config = prepared.config
-    data = read_manifest(Path(str(config.manifest)), config.task, files=False)
-    shards = project.videos_left(Path(str(config.manifest)), Path(str(config.cache)), config.slurm.shards)
+    config = submission.config
+    manifest = Path(str(config.manifest))
+    data = read_manifest(manifest, config.task, files=False)
+    shards = extraction_shards(manifest, Path(str(config.cache)), config.slurm.shards)
+    missing = [videos for _, videos in shards]
     rates = _rates(config, measured)
-    return Plan(
+    return ClusterPlan(
         videos=len(data.videos),
         frames=_frames(data.videos),
-        parts=tuple(Part(len(every), _frames(every), len(every) - len(left)) for every, left in shards),
-        imbalance=imbalance([every for every, _ in shards]),
+        parts=tuple(PlannedShard(len(part), _frames(part), len(part) - len(rest)) for part, rest in shards),
+        imbalance=imbalance([part for part, _ in shards]),
         jobs=tuple(
-            _planned(job, prepared, _work(job, config, data, [left for _, left in shards]), rates)
-            for job in prepared.situation.jobs.values()
+            _planned_job(job, submission, _work(job, config, data, missing), rates.get(job.section))
+            for job in submission.state.jobs.values()
         ),
-        disks=_disks(config, data, [video for _, left in shards for video in left]),
+        disks=_disks(config, data, [video for videos in missing for video in videos]),
         rates=rates,
-        warnings=tuple(_warnings(prepared, rates)),
+        warnings=tuple(_warnings(submission, rates)),
     )
 
 
-def _planned(job: Job, prepared: Prepared, work: Sequence[float], rates: Mapping[str, float]) -> PlannedJob:
-    """`work`: frames or windows of each task that are left, at most."""
-    comes = any(job.name == other.name for other in prepared.jobs)
-    rate = rates.get(job.section)
-    hours = None if rate is None else [count / rate / 3600 for count in work]
+def _planned_job(job: ClusterJob, submission: Submission, work: Sequence[float], rate: float | None) -> PlannedJob:
+    """`work`: frames or windows that each task still has to process; `rate`: of those a second."""
+    comes = job in submission.jobs
+    needed = [name for name in job.after if submission.state.remaining[name]]
+    # The numbers of those are not known yet.
+    request = submission.request(job, [f"<{','.join(needed)}>"] if needed else [])
     return PlannedJob(
         name=job.name,
         after=job.after,
         tasks=len(job.tasks),
-        to_submit=len(prepared.situation.to_submit(job.name)) if comes else 0,
-        state=str(job.state(Path())),
-        hours=None if hours is None else max(hours),
-        hours_of_all=None if hours is None else sum(hours),
-        command=_command(job, prepared) if comes else "",
-        script=prepared.script(job) if comes else "",
+        to_submit=len(request.tasks) if comes else 0,
+        state=str(job.progress()),
+        hours=None if rate is None else max(work) / rate / 3600,
+        hours_of_all=None if rate is None else sum(work) / rate / 3600,
+        command=shlex.join(submission.launcher.command(request)) if comes else "",
+        script=submission.launcher.script(request) if comes else "",
     )
 
 
-def _work(job: Job, config: Config, data: Manifest, left: Sequence[Sequence[Video]]) -> list[float]:
-    """Frames (of heads: windows) that the tasks of a job have to go through yet, at most; of the others nothing."""
-    first, second = config.finetune, config.train_temporal
-    train, validation = _frames(data.split("train")), _frames(data.split("validation")) * FORWARD_SHARE
-    state = job.state(Path())
-    epochs = max(0, state.total - state.done)
+def _work(job: ClusterJob, config: Config, data: Manifest, missing: Sequence[Sequence[Video]]) -> list[float]:
+    """Frames (of heads: windows) that the tasks of a job still have to process, at most; 0 for jobs of minutes."""
+    if job.section == "extract":
+        return [_frames(videos) for videos in missing]
+    if job.section not in TIMED_STAGES:
+        return [0.0]
+    train = _frames(data.split("train"))
     if job.section == "finetune":
-        return [epochs * (train / first.every_nth_frame + validation)]
-    if job.section == "train_temporal":
-        trained = 0 if set(project.UNTRAINED) & set(job.step.command) else train / second.stride
-        return [epochs * (trained + validation)]
-    return [_frames(part) for part in left] if job.section == "extract" else [0.0]
+        samples = train / config.finetune.every_nth_frame
+    else:
+        samples = 0 if set(UNTRAINED) & set(job.step.command) else train / config.train_temporal.stride
+    progress = job.progress()
+    epochs = max(0, progress.total - progress.done)
+    return [epochs * (samples + _frames(data.split("validation")) * FORWARD_SHARE)]
 
 
 def _frames(videos: Iterable[Video]) -> int:
     return sum(map(frames_of, videos))
 
 
-def _command(job: Job, prepared: Prepared) -> str:
-    """The call of sbatch; what it waits for is known when the jobs before have their numbers."""
-    needed = [name for name in job.after if prepared.situation.left[name]]
-    waits = [f"--dependency=afterok:<{','.join(needed)}>"] if needed else []
-    script = str(prepared.folder / f"{job.name}.sh")
-    return shlex.join(["sbatch", "--parsable", *waits, *prepared.flags_of(job), script])
-
-
 def _rates(config: Config, measured: Mapping[str, float]) -> dict[str, float]:
     """Frames or windows a second of a job, by stage; what was measured in one process times its processes."""
-    found = {}
-    for stage in ("finetune", "extract", "train_temporal"):
-        asks: JobConfig = getattr(config.slurm, stage)
-        if asks.frames_per_s is not None:
-            found[stage] = asks.frames_per_s
+    rates = {}
+    for stage in TIMED_STAGES:
+        resources: JobConfig = getattr(config.slurm, stage)
+        if resources.frames_per_s is not None:
+            rates[stage] = resources.frames_per_s
         elif stage in measured:
-            found[stage] = measured[stage] * asks.processes
-    return found
+            rates[stage] = measured[stage] * resources.processes
+    return rates
 
 
-def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[Disk, ...]:
-    """What is written yet, by folder; the two of one disk have to share what is free there."""
-    size = NETWORKS[config.finetune.arch or "resnet50"]
-    row = Shape(size.embedding_dim, config.extract.dtype, len(data.task.classes)).row_bytes
-    # The longest videos lie there twice while they are made: one for each part at a time.
+def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[PlannedDisk, ...]:
+    """What is still to be written, by folder."""
+    classes = len(data.task.classes)
+    embedding_dim, numbers = backbone_size(config.finetune.arch or "resnet50")
+    row = Shape(embedding_dim, config.extract.dtype, classes).row_bytes
+    # Each shard's video takes its room twice while its file is made: at most, the longest ones.
     longest = sorted(map(frames_of, missing), reverse=True)[: config.slurm.shards]
     cache = row * (_frames(missing) + sum(longest)) + FILE_BYTES * len(missing)
-    heads = [per * size.embedding_dim + rest for per, rest in map(HEADS.__getitem__, config.slurm.heads)]
-    numbers = size.numbers + sum(heads) * max(1, len(config.slurm.seeds))
-    # best.pt has them once, last.pt twice, and while it is written there are two of it.
-    wanted = ((str(config.cache), cache), (str(config.out), 4 * numbers * 5))
-    return tuple(Disk(folder, needed, *_free(Path(folder))) for folder, needed in wanted)
+    heads = sum(head_size(head, classes, embedding_dim) for head in config.slurm.heads)
+    runs = 4 * (numbers + heads * max(1, len(config.slurm.seeds))) * CHECKPOINT_COPIES
+    return tuple(_disk(folder, needed) for folder, needed in ((str(config.cache), cache), (str(config.out), runs)))
 
 
-def _free(folder: Path) -> tuple[int, int]:
-    """Bytes that are free where a folder is or will be, and the number of that disk."""
-    place = nearest(folder)
-    return shutil.disk_usage(place).free, place.stat().st_dev
+def _disk(folder: str, bytes_needed: int) -> PlannedDisk:
+    existing = nearest(Path(folder))
+    return PlannedDisk(folder, bytes_needed, shutil.disk_usage(existing).free, existing.stat().st_dev)
 
 
-def _warnings(prepared: Prepared, rates: Mapping[str, float]) -> list[str]:
-    lacking = [stage for stage in ("finetune", "extract", "train_temporal") if stage not in rates]
-    found = []
-    if lacking:
-        found.append(f"hours of {', '.join(lacking)}: not known; --probe measures, or set slurm.STAGE.frames_per_s")
-    if prepared.config.finetune.arch is None and prepared.config.finetune.weights not in project.GENERATED:
-        found.append("finetune.arch: is not set; room is counted as for a ResNet50")
+def _warnings(submission: Submission, rates: Mapping[str, float]) -> list[str]:
+    warnings, finetune = [], submission.config.finetune
+    if unknown := [stage for stage in TIMED_STAGES if stage not in rates]:
+        warnings.append(f"hours of {', '.join(unknown)}: not known; --probe measures, or set slurm.STAGE.frames_per_s")
+    if finetune.arch is None and finetune.weights not in NO_FILE:
+        warnings.append("finetune.arch: is not set; disk space is computed for a ResNet50")
     try:
-        slurm.check_arrays([job.shards for job in prepared.jobs if job.shards], PATIENCE_S)
+        if largest := submission.largest_array():
+            submission.launcher.check_array(largest, PATIENCE_S)
     except FercacheError as error:
-        found.append(str(error))
-    return found
+        warnings.append(str(error))
+    return warnings

@@ -1,4 +1,4 @@
-"""What was submitted: the jobs' numbers, in a file of the project's folder."""
+"""The record of submitted jobs: their numbers, in a file of the project's folder."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ FOLDER = "slurm"
 
 
 @dataclass(frozen=True)
-class Submitted:
+class JobRecord:
     """A job that was submitted."""
 
     name: str
     number: int
-    """SLURM's."""
+    """The scheduler's."""
     tasks: tuple[int, ...]
     """Of an array; a single job is task 0."""
     shards: int | None
-    """In how many parts its work was dealt."""
+    """Into how many shards its work was dealt."""
     after: tuple[str, ...]
-    """What it waits for, in SLURM's words: a job's number, or a task's, as 17_3."""
+    """What it waits for: a job's number, or a task as 17_3."""
     submission: int
-    """The call of `submit` that it is of, from 1: its config and scripts are in the folder of that name."""
+    """The call of `submit` that it belongs to, from 1; the folder of that name has its config and scripts."""
 
 
 @dataclass(frozen=True)
-class Record:
+class SubmissionRecord:
     """All jobs that were submitted for a project, the last ones last."""
 
     path: Path
-    jobs: tuple[Submitted, ...] = ()
+    jobs: tuple[JobRecord, ...] = ()
     command: str | None = None
     """By which the last ones were submitted."""
 
     @classmethod
-    def read(cls, out: Path) -> Record:
+    def read(cls, out: Path) -> SubmissionRecord:
         """The record of the project in `out`; RunError where its file cannot be read."""
         path = out / FOLDER / "jobs.json"
         if not path.exists():
@@ -58,7 +58,7 @@ class Record:
         try:
             content = read_json(path)
             jobs = [
-                Submitted(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])})
+                JobRecord(**{**job, "tasks": tuple(job["tasks"]), "after": tuple(job["after"])})
                 for job in content["jobs"]
             ]
             return cls(path, tuple(jobs), content["command"])
@@ -67,28 +67,27 @@ class Record:
 
     @property
     def mark(self) -> str:
-        """What the names of this project's jobs end in."""
-        return "fercache-" + hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
+        """What the names of this project's jobs end with in the queue."""
+        return ".fercache-" + hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
 
     def folder(self, submission: int) -> Path:
         """Where the config and the scripts of a submission are."""
         return self.path.parent / str(submission)
 
-    def of(self, name: str) -> list[Submitted]:
-        """The jobs of that name."""
-        return [job for job in self.jobs if job.name == name]
+    def next_folder(self) -> Path:
+        """The folder of the next submission."""
+        return self.folder(max((job.submission for job in self.jobs), default=0) + 1)
 
-    def written(self, jobs: Sequence[Submitted], command: str | None) -> Record:
-        """The record with these jobs, on the disk."""
+    def write(self, jobs: Sequence[JobRecord], command: str | None) -> None:
+        """Replace the file's jobs and command."""
         text = json.dumps({"command": command, "jobs": [dataclasses.asdict(job) for job in jobs]}, indent=2)
         write_text(self.path, text + "\n")
-        return dataclasses.replace(self, jobs=tuple(jobs), command=command)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other submissions of the project out for the time of the block; RunError where one is under way.
+    def locked(self) -> Iterator[None]:
+        """Keep other submissions of the project out during the block; RunError where one is under way.
 
-        Nothing is done on file systems that know no locks.
+        On file systems without locks nothing is kept out.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with (self.path.parent / ".lock").open("w") as file:
@@ -97,5 +96,5 @@ class Record:
             except BlockingIOError as error:
                 raise RunError(f"{self.path.parent}: another submission is under way") from error
             except OSError:
-                log.debug("%s: the file system knows no locks", self.path)
+                log.debug("%s: the file system has no locks", self.path)
             yield

@@ -60,6 +60,7 @@ class JobConfig:
 class SlurmConfig:
     """The pipeline as a graph of SLURM jobs."""
 
+    launcher: str = config_field("slurm", "What submits the jobs: slurm, or a launcher of your own.")
     shards: int = config_field(8, "Shards of the extraction: tasks of its job array.", within=(1, 10_000))
     at_once: int | None = config_field(
         None, "Most shards that run at the same time.", within=(1, 10_000), unset="as many as the cluster runs"

@@ -7,68 +7,66 @@ import shlex
 from pathlib import Path
 
 from fercache.config import Config
-from fercache.pipeline import project
 from fercache.pipeline.graph import Step, run_steps
+from fercache.pipeline.project import write_project
+from fercache.pipeline.steps import REPORT, HeadRun, System, pipeline_steps
+from fercache.results.wording import as_table, digits
 from fercache.stages.evaluate import evaluate
 
 MANIFEST = "manifest.csv"
-GRU, TRANSFORMER = project.Head("gru"), project.Head("transformer")
-SYSTEMS: dict[str, project.System] = {
-    "ResNet50": (),
-    "CNN + GRU": (GRU,),
-    "CNN + Transformer": (TRANSFORMER,),
-    "CNN + GRU + Transformer": (GRU, TRANSFORMER),
+GRU, TRANSFORMER = HeadRun("gru"), HeadRun("transformer")
+ENSEMBLE = System((GRU, TRANSFORMER))
+DEMO_SYSTEMS = {
+    "ResNet50": System(),
+    "CNN + GRU": System((GRU,)),
+    "CNN + Transformer": System((TRANSFORMER,)),
+    "CNN + GRU + Transformer": ENSEMBLE,
 }
-"""Rows of the paper's table -> the heads that are fused with the frame network."""
+"""The rows of the table."""
 
 
 def demo(out: Path, config: Config) -> str:
     """Make a synthetic data set in `out` and run the full pipeline on it; returns the table, and what to look at.
 
-    The folder holds a `fercache.yaml`, so that every command runs in it as it stands. A demo that
-    was stopped goes on; RunError where the folder holds something else.
+    The folder gets a `fercache.yaml`, so that every command runs in it without options. An interrupted demo resumes;
+    RunError where the folder contains something else.
     """
     config = dataclasses.replace(config, manifest=MANIFEST, cache="cache", out=".")
-    project.write_project(out, config)
-    run_steps(steps(config), out)
-    return f"{table(out)}\n\n{what_to_look_at(out)}"
+    write_project(out, config)
+    run_steps(demo_steps(config), out)
+    return f"{demo_table(out)}\n\n{what_to_look_at(out)}"
 
 
-def steps(config: Config) -> list[Step]:
+def demo_steps(config: Config) -> list[Step]:
     """The commands, in order."""
-    whole = project.predictions(SYSTEMS["CNN + GRU + Transformer"])
     return [
         Step(("synth", "data"), output="data/synth.json"),
         Step(("manifest", "affwild2", "data", "--lengths", "data/lengths.csv"), ("data",), MANIFEST),
-        *project.steps(config, list(SYSTEMS.values())),
-        Step(("export", whole, "submission"), (whole,), "submission"),
+        *pipeline_steps(config, list(DEMO_SYSTEMS.values())),
+        Step(("export", ENSEMBLE.predictions, "submission"), (ENSEMBLE.predictions,), "submission"),
     ]
 
 
-def table(folder: Path) -> str:
+def demo_table(folder: Path) -> str:
     """The table in the paper's form."""
-    rows = evaluate(folder / MANIFEST, [folder / project.predictions(system) for system in SYSTEMS.values()])
-    width = max(map(len, SYSTEMS))
-    lines = [f"{'Model':<{width}}      F1  accuracy       E"]
-    for name, row in zip(SYSTEMS, rows, strict=True):
-        s = row.scores
-        lines.append(f"{name:<{width}}  {s.f1:.4f}    {s.accuracy:.4f}  {s.score:.4f}")
-    lines.append(
-        f"{rows[0].scores.frames} validation frames of {len(rows[0].videos)} videos, of drawn people who are not in"
-        " training. The weights of the ensembles were chosen on these frames too: what a gain is worth is in the"
-        " report, across folds."
+    rows = evaluate(folder / MANIFEST, [folder / system.predictions for system in DEMO_SYSTEMS.values()])
+    scores = [digits(row.scores.f1, row.scores.accuracy, row.scores.score) for row in rows]
+    cells = [[name, *values] for name, values in zip(DEMO_SYSTEMS, scores, strict=True)]
+    note = (
+        f"{rows[0].scores.frames} validation frames of {len(rows[0].videos)} videos of drawn people who are not in the"
+        " training split. The ensembles' weights were chosen on the same frames; the report has cross-validated gains."
     )
-    return "\n".join(lines)
+    return "\n".join([*as_table(("Model", "F1", "accuracy", "E"), cells), note])
 
 
 def what_to_look_at(folder: Path) -> str:
-    """The results in the folder, and the command that opens the page."""
-    page = (folder / project.REPORT).resolve().as_uri()
+    """The results in the folder, and the command that opens the report."""
+    page = (folder / REPORT).resolve().as_uri()
     files = {
         "data/contact_sheet.png": "the people and their expressions",
-        project.REPORT: "scores with intervals, confusion, and what each model said along the videos",
-        "submission/": "the ensemble's label of every frame, as the challenge takes it",
-        "fercache.yaml": "the recipe: every fercache command runs in this folder as it stands",
+        REPORT: "scores with intervals, confusion, and each model's predictions along the videos",
+        "submission/": "the ensemble's label of every frame, in the challenge's format",
+        "fercache.yaml": "the settings: every fercache command runs in this folder without options",
     }
     listed = [f"  {name:<22}  {words}" for name, words in files.items()]
     command = f"  python3 -m webbrowser -t {shlex.quote(page)}"

@@ -1,4 +1,4 @@
-"""A chain of fercache commands in one folder, which goes on where it stopped."""
+"""A chain of fercache commands in one folder; finished ones are skipped, so an interrupted chain resumes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from fercache.errors import FercacheError, Stopped
 
 log = logging.getLogger(__name__)
 
+FILES = "files"
+"""Unit of progress of an output that appears whole."""
 
-WHOLE = "files"
-"""Unit of what appears whole."""
 
-
-class Progress(NamedTuple):
+class StepProgress(NamedTuple):
     """How much of a step is done."""
 
     done: int
@@ -31,7 +30,7 @@ class Progress(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether all of it is."""
+        """Whether all of it is done."""
         return self.done >= self.total
 
     def __str__(self) -> str:
@@ -45,34 +44,41 @@ class Step:
     command: tuple[str, ...]
     """Arguments of `fercache`."""
     inputs: tuple[str, ...] = ()
-    """Files and folders that must be there before."""
+    """Files and folders that it needs."""
     output: str | None = None
     """The file or folder that it makes, as other steps name it among their inputs."""
-    progress: Callable[[Path], Progress] | None = None
-    """How far it is in the pipeline's folder, where its output is there before it is done; None: it appears whole."""
-    parts: Callable[[Path, int], list[Progress]] | None = None
-    """How far each of so many parts is, where `--shard` runs it in parts."""
-    unfit: Callable[[Path], str | None] = lambda _folder: None
-    """Why what is there of its output is not what the command would make: by other settings, or from something else."""
+    variant: str | None = None
+    """Its name among the steps of the same command, as in ensemble-cnn+gru; None: it is the only one."""
+    measure: Callable[[Path], StepProgress] | None = None
+    """Progress in the pipeline's folder, where the output exists before it is complete; None: it appears whole."""
+    measure_shards: Callable[[Path, int], list[StepProgress]] | None = None
+    """Progress of each of so many shards, where the command takes `--shard`."""
+    stale: Callable[[Path], str | None] = lambda _folder: None
+    """Why the output in the folder is not what the command would make now (other settings or inputs), if so."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from all other steps of the pipeline."""
+        return self.variant or self.stage
 
     @property
     def stage(self) -> str:
         """The command's name."""
         return self.command[0]
 
-    def words(self) -> str:
+    def command_line(self) -> str:
         """The command as it would be typed."""
         return shlex.join(("fercache", *self.command))
 
-    def state(self, folder: Path) -> Progress:
-        """How far it is."""
-        if self.progress is not None:
-            return self.progress(folder)
-        return Progress(int(self.output is not None and (folder / self.output).exists()), 1, WHOLE)
+    def progress(self, folder: Path) -> StepProgress:
+        """How much of it is done in the pipeline's folder."""
+        if self.measure is not None:
+            return self.measure(folder)
+        return StepProgress(int(self.output is not None and (folder / self.output).exists()), 1, FILES)
 
-    def needless(self, folder: Path) -> bool:
-        """Whether it need not be run; a command that goes on with what is left is, since it looks at more than here."""
-        return self.progress is None and self.state(folder).finished
+    def can_skip(self, folder: Path) -> bool:
+        """Whether it need not run. A command that measures its progress runs: it checks more than can be seen here."""
+        return self.measure is None and self.progress(folder).finished
 
 
 def run_steps(steps: Sequence[Step], folder: Path) -> None:
@@ -80,29 +86,29 @@ def run_steps(steps: Sequence[Step], folder: Path) -> None:
     with runtime.stop_signals() as stop:
         for step in steps:
             stop.check()
-            if step.needless(folder):
-                log.info("done already: %s", step.words())
+            if step.can_skip(folder):
+                log.info("already done: %s", step.command_line())
                 continue
             missing = [name for name in step.inputs if not (folder / name).exists()]
             if missing:
-                raise FercacheError(f"{step.words()}: {', '.join(missing)} is missing in {folder}")
-            log.info("$ %s", step.words())
+                raise FercacheError(f"{step.command_line()}: {', '.join(missing)} is missing in {folder}")
+            log.info("$ %s", step.command_line())
             status = _run(step.command, folder, stop)
-            stop.check()  # names the signal, where it came here
+            stop.check()  # names the signal, if this process got it
             if status == Stopped.EXIT_STATUS:
                 raise Stopped("a signal")
             if status:
-                raise FercacheError(f"{step.words()}: ended with exit status {status} (in {folder})")
+                raise FercacheError(f"{step.command_line()}: ended with exit status {status} (in {folder})")
 
 
 def _run(command: tuple[str, ...], folder: Path, stop: runtime.StopFlag) -> int:
-    """Run one command as a process of its own; a signal to stop is passed on to it."""
+    """Run one command as a process of its own and pass a stop signal on to it, once."""
     process = subprocess.Popen([sys.executable, "-m", "fercache", *command], cwd=folder)
-    told = False
+    terminated = False
     while True:
         try:
             return process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
-            if stop.signal is not None and not told:
+            if stop.signal is not None and not terminated:
                 process.terminate()
-                told = True
+                terminated = True

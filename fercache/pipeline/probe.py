@@ -1,4 +1,4 @@
-"""How fast this machine goes through each stage, by a few batches of the real work."""
+"""How many frames or windows a second this machine gets through in each stage, by a few batches of the real work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fercache.config import Config
 from fercache.data.manifest import read_manifest
-from fercache.pipeline import project
+from fercache.pipeline.steps import CNN, UNTRAINED
 from fercache.stages.extract import plan_extraction
 from fercache.stages.finetune import measure_finetune
 from fercache.stages.train_temporal import measure_head
@@ -18,32 +18,29 @@ log = logging.getLogger(__name__)
 
 
 def probe(config: Config, heads: tuple[str, ...]) -> dict[str, float]:
-    """Frames (heads: windows) a second of one process here, by stage; of several heads the slowest.
+    """Frames (heads: windows) a second of one process on this machine, by stage; of several heads the slowest.
 
-    Frames are read, prepared and computed; nothing is kept. Where fine-tuning is not done, extraction is measured with
-    the weights it starts from.
+    Frames are read, prepared and computed; nothing is kept. Before fine-tuning is done, extraction is measured with the
+    weights that it starts from.
     """
-    manifest, tuned = Path(str(config.manifest)), Path(str(config.out), project.CNN, "best.pt")
-    given = {"task": config.task, "seed": config.seed, "threads": config.threads}
+    manifest, tuned = Path(str(config.manifest)), Path(str(config.out), CNN, "best.pt")
+    common = {"task": config.task, "seed": config.seed, "threads": config.threads}
     log.info("measuring finetune")
-    found = {"finetune": measure_finetune(manifest, config.finetune, **given)}
+    rates = {"finetune": measure_finetune(manifest, config.finetune, **common)}
     log.info("measuring extract")
-    chosen, settings = str(tuned), config.extract
+    weights, settings = str(tuned), config.extract
     if not tuned.exists():
-        chosen = config.finetune.weights
-        settings = replace(
-            settings, image_size=config.finetune.image_size, weights_format=config.finetune.weights_format
-        )
-    with tempfile.TemporaryDirectory() as nowhere:
-        plan = plan_extraction(manifest, chosen, Path(nowhere) / "cache", settings, **given)
+        start = config.finetune
+        weights = start.weights
+        settings = replace(settings, image_size=start.image_size, weights_format=start.weights_format)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = plan_extraction(manifest, weights, Path(folder) / "cache", settings, **common)
     if plan.frames_per_s:
-        found["extract"] = plan.frames_per_s
+        rates["extract"] = plan.frames_per_s
     task = read_manifest(manifest, config.task, files=False).task.name
-    rates = []
-    for head in heads:
-        if head not in project.UNTRAINED:
-            log.info("measuring train-temporal, head %s", head)
-            rates.append(
-                measure_head(head, config.train_temporal, task, plan.setup.shape.embedding_dim, threads=config.threads)
-            )
-    return found | ({"train_temporal": min(rates)} if rates else {})
+    head_rates = []
+    for head in set(heads) - set(UNTRAINED):
+        log.info("measuring train-temporal, head %s", head)
+        embedding_dim = plan.setup.shape.embedding_dim
+        head_rates.append(measure_head(head, config.train_temporal, task, embedding_dim, threads=config.threads))
+    return rates | ({"train_temporal": min(head_rates)} if head_rates else {})

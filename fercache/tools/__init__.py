@@ -1,1 +1,1 @@
-"""What looks into files and machines: caches, weights, and what a computer has."""
+"""What `fercache cache`, `weights` and `doctor` do."""

@@ -1,8 +1,9 @@
-"""What is in a cache, whether it is whole, and the cache in one file."""
+"""What a cache contains, whether it is whole, and packing it into one file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,34 +18,36 @@ from fercache.errors import CacheError, DataError
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What a cache holds."""
+    """What a cache contains."""
 
     cache: Cache
     frames: dict[str, int]
-    """Video -> frames, for those that can be read."""
+    """Frames of each video that can be read."""
     skipped: int
+    """Frames that could not be decoded."""
     bytes: int
     begun: int
-    """Journals of videos that are not finished."""
+    """Videos whose extraction is not finished."""
     problems: tuple[str, ...]
     """Videos that cannot be read."""
     missing: tuple[str, ...]
-    """Of the manifest's videos; () without one."""
+    """Videos of the manifest that the cache lacks; () without a manifest."""
 
     def __str__(self) -> str:
-        made_by = self.cache.record
-        fields = {**asdict(made_by.provenance), **made_by.noted}
-        lines = [
-            f"{self.cache.path}: {'packed' if self.cache.packed else 'a file a video'}",
-            f"  videos         {len(self.frames)}",
-            f"  frames         {sum(self.frames.values())}"
-            + (f" and {self.skipped} that could not be decoded" if self.skipped else ""),
-            f"  size           {self.bytes / 1e9:.3f} GB",
-            f"  fingerprint    {made_by.provenance.fingerprint}",
-            *(f"  {key:14} {value if isinstance(value, str) else json.dumps(value)}" for key, value in fields.items()),
-        ]
+        record = self.cache.record
+        skipped = f" and {self.skipped} that could not be decoded" if self.skipped else ""
+        facts = {
+            "videos": len(self.frames),
+            "frames": f"{sum(self.frames.values())}{skipped}",
+            "size": f"{self.bytes / 1e9:.3f} GB",
+            "fingerprint": record.provenance.fingerprint,
+        }
+        for key, value in {**asdict(record.provenance), **record.noted}.items():
+            facts[key] = value if isinstance(value, str) else json.dumps(value)
         if self.begun:
-            lines.append(f"  begun          {self.begun} videos that are not finished")
+            facts["begun"] = f"{self.begun} videos that are not finished"
+        lines = [f"{self.cache.path}: {'packed' if self.cache.packed else 'a file a video'}"]
+        lines += [f"  {name:14} {value}" for name, value in facts.items()]
         lines += [f"cannot be read: {problem}" for problem in self.problems]
         if self.missing:
             lines.append(f"missing, of the manifest's videos: {', '.join(self.missing)}")
@@ -52,27 +55,30 @@ class CacheInfo:
 
 
 def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = None) -> CacheInfo:
-    """What the cache holds, and what it lacks of a manifest; the rows themselves are not looked at."""
+    """What a cache contains, and what it lacks of a manifest; no embeddings are read."""
     reader = Cache(cache)
-    frames, skipped, problems = {}, 0, []
-    for video_id in reader.video_ids():
+    video_ids, frames, skipped, problems = reader.video_ids(), {}, 0, []
+    for video_id in video_ids:
         try:
             entry = reader.entry(video_id)
         except CacheError as error:
             problems += error.problems
         else:
             frames[video_id], skipped = entry.count, skipped + entry.skipped_count
-    wanted, there = read_manifest(manifest, task).videos if manifest else (), set(reader.video_ids())
-    size = sum(file.stat().st_size for file in {reader.file(video_id) for video_id in there})
     return CacheInfo(
         cache=reader,
         frames=frames,
         skipped=skipped,
-        bytes=size,
+        bytes=sum(file.stat().st_size for file in {reader.file(video_id) for video_id in video_ids}),
         begun=0 if reader.packed else len(begun_videos(cache)),
         problems=tuple(problems),
-        missing=tuple(video.video_id for video in wanted if video.video_id not in there),
+        missing=_missing(read_manifest(manifest, task).videos if manifest else (), video_ids),
     )
+
+
+def _missing(videos: Sequence[Video], video_ids: Sequence[str]) -> tuple[str, ...]:
+    cached = set(video_ids)
+    return tuple(video.video_id for video in videos if video.video_id not in cached)
 
 
 @dataclass(frozen=True)
@@ -81,19 +87,19 @@ class Verification:
 
     cache: Path
     videos: int
-    """That were looked at."""
+    """That were checked."""
     findings: dict[str, Finding]
-    """Video -> what is wrong with it, for those with which something is."""
+    """Of the videos that have problems."""
     missing: tuple[str, ...]
-    """Videos of the manifest that are not there."""
+    """Videos of the manifest that the cache lacks."""
     unknown: tuple[str, ...]
-    """Videos that are there and not in the manifest: no fault."""
+    """Videos of the cache that are not in the manifest, which is no fault."""
     removed: tuple[str, ...]
-    """Videos whose files were broken and were removed."""
+    """Videos whose broken files were removed."""
 
     @property
     def clean(self) -> bool:
-        """Whether what there is now can be relied on, and nothing is missing."""
+        """Whether nothing is missing and all that remains is whole."""
         return not self.missing and set(self.findings) == set(self.removed)
 
     def __str__(self) -> str:
@@ -101,8 +107,7 @@ class Verification:
         lines += [f"{self.cache}: video {video_id} is missing" for video_id in self.missing]
         if self.unknown:
             lines.append(f"not in the manifest: {len(self.unknown)} videos")
-        good = self.videos - len(self.findings)
-        lines.append(f"{self.cache}: {good} of {self.videos} videos are whole")
+        lines.append(f"{self.cache}: {self.videos - len(self.findings)} of {self.videos} videos are whole")
         if self.removed:
             lines.append(f"{len(self.removed)} broken files removed: `fercache extract` makes them again")
         return "\n".join(lines)
@@ -111,21 +116,21 @@ class Verification:
 def verify_cache(
     cache: Path, manifest: Path | None = None, *, fix: bool = False, task: str | None = None
 ) -> Verification:
-    """Read every row of a cache and check all that can be checked; with a manifest, its videos' frames too.
+    """Read every row of a cache and check it; with a manifest, compare the frames of its videos' folders, too.
 
-    `fix` removes the files that are damaged; those of another cache, those out of reach, and those that only the
-    manifest disagrees with stay. CacheError where the cache is packed and is to be fixed.
+    `fix` removes files that are damaged; files of another cache, out of reach, or at odds with the manifest alone stay.
+    CacheError where a packed cache is to be fixed.
     """
     reader = Cache(cache)
     if fix and reader.packed:
         raise CacheError(f"{cache}: is packed, and no video can be removed from it; pack it anew")
-    wanted = {video.video_id: video for video in _videos(manifest, task)}
-    there = reader.video_ids()
+    videos = read_manifest(manifest, task, frames=True).videos if manifest else ()
+    listed, video_ids = {video.video_id: video for video in videos}, reader.video_ids()
     findings: dict[str, Finding] = {}
-    for video_id in runtime.progress(there, "verify"):
+    for video_id in runtime.progress(video_ids, "verify"):
         finding = check_video(reader, video_id)
-        if not finding.problems and video_id in wanted:
-            finding = _against_frames(reader, wanted[video_id])
+        if not finding.problems and video_id in listed:
+            finding = _compare_frames(reader, listed[video_id])
         if finding.problems:
             findings[video_id] = finding
     removed = tuple(video_id for video_id, finding in findings.items() if fix and finding.broken)
@@ -133,19 +138,16 @@ def verify_cache(
         reader.file(video_id).unlink()
     return Verification(
         cache=cache,
-        videos=len(there),
+        videos=len(video_ids),
         findings=findings,
-        missing=tuple(video_id for video_id in wanted if video_id not in there),
-        unknown=tuple(video_id for video_id in there if video_id not in wanted) if manifest else (),
+        missing=_missing(videos, video_ids),
+        unknown=tuple(video_id for video_id in video_ids if video_id not in listed) if manifest else (),
         removed=removed,
     )
 
 
-def _videos(manifest: Path | None, task: str | None) -> tuple[Video, ...]:
-    return read_manifest(manifest, task, frames=True).videos if manifest else ()
-
-
-def _against_frames(cache: Cache, video: Video) -> Finding:
+def _compare_frames(cache: Cache, video: Video) -> Finding:
+    """Compare a cached video with the frames of its folder."""
     try:
         problem = source_problem(cache, video.video_id, video.frames(), video.frames_dir)
     except DataError as error:

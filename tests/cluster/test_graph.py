@@ -7,21 +7,20 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from fercache.cli import main
-from fercache.cluster.jobs import array, checked, graph, script
-from fercache.cluster.plan import HEADS, NETWORKS
-from fercache.cluster.record import Record
+from fercache.cluster.jobs import checked_config, job_graph
+from fercache.cluster.launcher import JobRequest
+from fercache.cluster.record import JobRecord, SubmissionRecord
+from fercache.cluster.slurm import SlurmLauncher, array_flag
 from fercache.config import Config, JobConfig, SlurmConfig, load_config
 from fercache.errors import ConfigError, RunError, Stopped
-from fercache.models.frame_network import ARCHITECTURES
-from fercache.models.heads import HEADS as HEAD_CLASSES
-from fercache.models.heads import seen_by
-from fercache.pipeline import project
+from fercache.models.heads import HEADS, seen_by
+from fercache.pipeline.steps import UNTRAINED
 from fercache.runtime.group import first_host, ranks
 from fercache.runtime.job import queue_again
 
@@ -49,7 +48,7 @@ def call(*words):
 
 
 def test_every_job_is_behind_those_whose_output_it_needs():
-    jobs = {job.name: job.after for job in graph(CONFIG, ())}
+    jobs = {job.name: job.after for job in job_graph(CONFIG, ())}
     assert jobs == {
         "finetune": (),
         "extract": ("finetune",),
@@ -69,7 +68,7 @@ def test_every_job_is_behind_those_whose_output_it_needs():
 
 
 def test_seeds_train_each_head_again_and_fuse_those_of_one():
-    jobs = graph(load_config(None, "slurm", ["manifest=m", "cache=c", "out=o", "seeds=[3, 4]", "heads=[gru]"]), ())
+    jobs = job_graph(load_config(None, "slurm", ["manifest=m", "cache=c", "out=o", "seeds=[3, 4]", "heads=[gru]"]), ())
     names = [job.name for job in jobs]
     assert "train-temporal-gru-seed3" in names and "ensemble-cnn+gru-seed4" in names
     trained = next(job for job in jobs if job.name == "train-temporal-gru-seed4")
@@ -79,7 +78,7 @@ def test_seeds_train_each_head_again_and_fuse_those_of_one():
 def test_what_a_graph_cannot_do_is_refused_at_once():
     sets = ["train_temporal.end_to_end=true", "slurm.extract={ranks: 2}", "slurm.report={nodes: 2}"]
     with pytest.raises(ConfigError) as caught:
-        checked(load_config(None, "slurm", sets))
+        checked_config(load_config(None, "slurm", sets))
     words = ("manifest: is not set", "cache:", "out:", "end_to_end", "slurm.extract: only", "slurm.report: only")
     assert all(word in str(caught.value) for word in words) and len(str(caught.value).splitlines()) == 6
 
@@ -120,18 +119,33 @@ def test_settings_of_a_stage_may_come_from_the_command_line():
     [((3,), None, "--array=3"), ((1, 2, 3, 5, 7, 8), 4, "--array=1-3,5,7-8%4"), (range(1, 9), None, "--array=1-8")],
 )
 def test_arrays_name_their_tasks_briefly(tasks, at_once, flag):
-    assert array(tuple(tasks), at_once) == flag
+    assert array_flag(tuple(tasks), at_once) == flag
+
+
+def request(job, *, python=("python",), logs="logs", header="", resources=None):
+    """What a launcher is asked for."""
+    return JobRequest(
+        name=job.name,
+        command=(*python, "-m", "fercache", *job.step.command),
+        resources=resources or job.resources,
+        script=Path("job.sh"),
+        logs=Path(logs, job.name),
+        tasks=job.tasks,
+        shards=job.shards,
+        header=header,
+    )
 
 
 def test_a_script_runs_its_words_as_they_are(tmp_path):
     """Through a real shell, with everything in names that it would make something else of."""
     name = 'it\'s "a" $HOME `touch x` $(touch y); touch z & é\n% \\'
-    sets = ["manifest=m", "cache=c", f"out={json.dumps(name)}", f"python=[{sys.executable}, {tmp_path}/say.py]"]
-    config = load_config(None, "slurm", sets)
-    job = next(job for job in graph(config, ("-c", f"{name}/config.yaml")) if job.name == "extract")
+    config = load_config(None, "slurm", ["manifest=m", "cache=c", f"out={json.dumps(name)}"])
+    job = next(job for job in job_graph(config, ("-c", f"{name}/config.yaml")) if job.name == "extract")
+    python = (sys.executable, str(tmp_path / "say.py"))
+    script = SlurmLauncher().script(request(job, python=python, logs=tmp_path / "logs" / name, header="export A=1\n"))
     (tmp_path / "say.py").write_text("import json, sys; json.dump(sys.argv[1:], open('said', 'w'))")
     (tmp_path / "logs" / name / "extract").mkdir(parents=True)
-    (tmp_path / "job.sh").write_text(script(job, config, "export A=1\n", tmp_path / "logs" / name))
+    (tmp_path / "job.sh").write_text(script)
     environment = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "2"}
     subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=environment, check=True)
     command = ["-m", "fercache", "extract", "-c", f"{name}/config.yaml", "--shard", "3/8"]
@@ -140,20 +154,20 @@ def test_a_script_runs_its_words_as_they_are(tmp_path):
     assert [path.name for path in (tmp_path / "logs" / name / "extract").iterdir()] == ["7_3.start2.log"]
 
 
-def test_a_template_stands_where_its_own_lines_count():
+def test_a_template_comes_first_in_the_script():
     lines = "#!/usr/bin/env zsh\n#SBATCH --comment=x\nmodule load cuda"
-    job = graph(CONFIG, ())[0]
-    text = script(job, CONFIG, lines, project.Path("logs"))
-    assert text.splitlines() == [
+    job = job_graph(CONFIG, ())[0]
+    assert SlurmLauncher().script(request(job, header=lines)).splitlines() == [
         *lines.splitlines(),
         'exec >> logs/finetune/"$SLURM_JOB_ID".start"${SLURM_RESTART_COUNT:-0}".log 2>&1',
         "exec python -m fercache finetune",
     ]
-    several = load_config(None, "slurm", ["finetune={nodes: 2, ranks: 4, cpus: 8}"])
-    last = script(
-        graph(CONFIG, ())[0].__class__("finetune", job.step, several.slurm.finetune, ()), several, "", project.Path("l")
-    )
-    assert last.splitlines()[-1] == (
+
+
+def test_several_ranks_are_started_by_srun():
+    several = JobConfig(nodes=2, ranks=4, cpus=8)
+    script = SlurmLauncher().script(request(job_graph(CONFIG, ())[0], resources=several))
+    assert script.splitlines()[-1] == (
         'exec srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}'
         " python -m fercache finetune"
     )
@@ -176,7 +190,7 @@ def test_the_plan_says_what_it_takes(folder):
     cache = plan["disks"][0]
     assert cache["bytes_needed"] == (2048 * 2 + 4 * 7 + 4) * (260 + 100 + 60) + 6000 * 6
     text = call("plan", *sets).output
-    assert "hours of finetune, train_temporal: not known" in text and "part 2: 4 videos, 130 frames" in text
+    assert "hours of finetune, train_temporal: not known" in text and "shard 2: 4 videos, 130 frames" in text
     assert sorted(path.name for path in folder.iterdir()) == ["fercache.yaml", "m.csv"]
 
 
@@ -218,26 +232,14 @@ def test_the_plan_leaves_out_what_is_done(folder):
     assert sum(part["videos_done"] for part in plan["parts"]) == 2
 
 
-def test_the_sizes_of_networks_are_those_of_the_networks():
-    for size, name in ((NETWORKS["resnet50"], "resnet50-vggface2"), (NETWORKS["vggface"], "vggface")):
-        with torch.device("meta"):
-            network = ARCHITECTURES[name].build()
-        numbers = sum(t.numel() for t in (*network.parameters(), *network.buffers()))
-        assert (size.embedding_dim, size.numbers) == (ARCHITECTURES[name].embedding_dim, numbers)
-    assert HEADS.keys() == HEAD_CLASSES.keys()
-    for name, kind in HEAD_CLASSES.items():
-        for dim in (2048, 4096):
-            with torch.device("meta"):
-                numbers = sum(t.numel() for t in kind(7, dim).parameters())
-            per, rest = HEADS[name]
-            assert per * dim + rest == pytest.approx(numbers, abs=60_000), name
-        assert (name in project.UNTRAINED) == (seen_by(kind) == "logits")
+def test_heads_that_are_scored_once_are_those_that_see_logits():
+    assert {name for name, head in HEADS.items() if seen_by(head) == "logits"} == set(UNTRAINED)
 
 
 def test_what_is_missing_is_told_before_anything_is_queued(folder):
     (folder / "fercache.yaml").write_text("manifest: m.csv\ncache: cache\nout: .\nfinetune: {weights: w.pth}\n")
     answer = call("plan")
-    assert answer.exit_code == 1 and "finetune: needs w.pth, which is not there" in answer.output
+    assert answer.exit_code == 1 and "finetune: needs w.pth, which does not exist" in answer.output
     answer = call("plan", "--stages", "predict,report")
     for words in ("predict-cnn: needs extract, which is not done", "predict-gru: needs train-temporal-gru"):
         assert words in answer.output
@@ -259,7 +261,7 @@ def test_another_recipe_than_that_of_what_is_done_is_refused(folder):
     answer = call("plan")
     assert answer.exit_code == 1
     assert (
-        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here); keep to that, or remove it"
+        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here); use those settings, or remove it"
         in answer.output
     )
     assert call("plan", "--set", "finetune.lr=0.1").exit_code == 0
@@ -276,7 +278,16 @@ def test_a_broken_record_is_named(folder):
     (folder / "slurm").mkdir()
     (folder / "slurm" / "jobs.json").write_text("{}")
     with pytest.raises(RunError, match=r"slurm/jobs\.json: is no record of submitted jobs"):
-        Record.read(folder)
+        SubmissionRecord.read(folder)
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "slurm").mkdir()
+    job = {"name": "extract", "number": 17, "tasks": [2, 3], "shards": 3, "after": ["16", "9_1"], "submission": 2}
+    (tmp_path / "slurm" / "jobs.json").write_text(json.dumps({"command": "fercache slurm submit", "jobs": [job]}))
+    record = SubmissionRecord.read(tmp_path)
+    assert record.command == "fercache slurm submit" and record.next_folder() == tmp_path / "slurm" / "3"
+    assert record.jobs == (JobRecord("extract", 17, (2, 3), 3, ("16", "9_1"), 2),)
 
 
 def test_ranks_are_those_of_the_step(monkeypatch):

@@ -384,7 +384,7 @@ def test_a_stage_that_fails_says_why_and_only_what_is_missing_is_done_again(proj
     assert re.search(r"^finetune +done$", again, flags=re.MULTILINE)
     # What is in the queue is not submitted again.
     twice = project.fercache("slurm", "submit", *options).stdout
-    assert len(re.findall(r"in the queue already", twice)) == 6
+    assert len(re.findall(r"already in the queue", twice)) == 6
     project.drain()
     text = project.fercache("slurm", "status", *options).stdout
     assert [line.split()[1] for line in text.splitlines()] == ["done"] * 8, text

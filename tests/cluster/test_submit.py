@@ -13,7 +13,7 @@ from fake_slurm import FakeSlurm
 
 from fercache.cache.provenance import CacheRecord, Provenance
 from fercache.cli import main
-from fercache.cluster.record import Record
+from fercache.cluster.record import SubmissionRecord
 from fercache.errors import RunError
 
 RECIPE = """
@@ -90,7 +90,7 @@ def test_a_failed_part_is_done_again_and_what_waits_for_it_is_replaced(slurm):
     assert (found["extract"]["state"], found["extract"]["running"], found["extract"]["waiting"]) == ("failed", 1, 1)
     assert found["extract"]["failures"][0]["task"] == 2
     told = submit()
-    number = Record.read(slurm.project).of("extract")[-1].number
+    number = [job for job in SubmissionRecord.read(slurm.project).jobs if job.name == "extract"][-1].number
     assert told["finetune"] == "done" and told["extract"] == f"job {number}, 1 tasks"
     assert told["train-temporal-gru"] == f"job {number + 1}, after {number}, 102_1, 102_3"
     assert [name for queued, name in slurm.queue() if queued >= number] == ["extract", *AFTER_EXTRACT]
@@ -104,7 +104,7 @@ def test_a_graph_that_is_under_way_is_left_alone(slurm):
     before = slurm.queue()
     assert {job["state"] for job in jobs().values()} == {"done", "running", "waiting"}
     told = submit()
-    assert set(told.values()) == {"done"} | {text for text in told.values() if text.startswith("in the queue already")}
+    assert set(told.values()) == {"done"} | {text for text in told.values() if text.startswith("already in the queue")}
     assert slurm.queue() == before
     assert json.loads(call("status", "--json"))["go_on"] is None
 
@@ -162,9 +162,9 @@ def test_what_was_made_otherwise_is_told_before_anything_is_queued(slurm):
 def test_settings_may_not_change_under_jobs_in_the_queue(slurm):
     submit()
     output = call("submit", "--set", "finetune.lr=0.5", status=1)
-    assert "jobs with other settings are in the queue (finetune.lr is 0.0005 there, 0.5 here)" in output
+    assert "jobs with different settings are in the queue (finetune.lr is 0.0005 there, 0.5 here)" in output
     output = call("submit", "--set", "shards=2", status=1)
-    assert "slurm.shards: jobs that deal the videos into 3 parts are in the queue" in output
+    assert "slurm.shards: jobs that deal the videos into 3 shards are in the queue" in output
     assert "finetune" in submit("--set", "slurm.predict.cpus=3")
 
 
@@ -175,7 +175,7 @@ def test_another_task_than_the_manifests_is_refused(slurm):
 def test_a_report_that_does_not_show_all_is_replaced(slurm):
     submit("--set", "heads=[]")
     told = submit()
-    assert told["finetune"].startswith("in the queue already") and told["report"].startswith("job ")
+    assert told["finetune"].startswith("already in the queue") and told["report"].startswith("job ")
     assert len([name for _, name in slurm.queue() if name == "report"]) == 1
 
 
@@ -208,16 +208,20 @@ def test_flags_that_are_the_users_go_through(slurm):
 def test_where_a_job_is_refused_those_before_it_are_cancelled(slurm):
     output = call("submit", "--flags", "predict=--bogus", status=1)
     assert "unrecognized option '--bogus'; the 3 jobs submitted before it (101, 102, 103) are cancelled" in output
-    assert slurm.queue() == [] and Record.read(slurm.project).jobs == ()
+    assert slurm.queue() == [] and SubmissionRecord.read(slurm.project).jobs == ()
 
 
 def test_submissions_keep_each_other_out(slurm):
-    with Record.read(slurm.project).alone():
+    with SubmissionRecord.read(slurm.project).locked():
         command = [sys.executable, "-m", "fercache", "slurm", "submit"]
         answer = subprocess.run(command, cwd=slurm.project, capture_output=True, text=True)
     assert answer.returncode == 1 and "another submission is under way" in answer.stderr
     assert slurm.queue() == []
-    with Record.read(slurm.project).alone(), pytest.raises(RunError), Record.read(slurm.project).alone():
+    with (
+        SubmissionRecord.read(slurm.project).locked(),
+        pytest.raises(RunError),
+        SubmissionRecord.read(slurm.project).locked(),
+    ):
         pass
 
 
@@ -225,7 +229,7 @@ def test_jobs_that_the_record_lacks_are_named(slurm):
     """As after a kill between sbatch and the record."""
     submit()
     (slurm.project / "slurm" / "jobs.json").unlink()
-    assert "job 101: finetune of this project is in the queue, and not in slurm/jobs.json" in call("submit", status=1)
+    assert "job 101: finetune of this project is in the queue but not in slurm/jobs.json" in call("submit", status=1)
 
 
 def test_a_number_that_is_given_anew_to_another_job_is_not_taken_for_ours(slurm):
@@ -243,7 +247,7 @@ def test_the_way_to_go_on_is_the_command_as_it_was_given(slurm):
     call("submit", *words)
     slurm.set("GONE", "finetune")
     said = call("status", "--set", "shards=2").splitlines()[-1]
-    assert said == f"To go on: {shlex.join(('fercache', 'slurm', 'submit', *words))}"
+    assert said == f"To resume: {shlex.join(('fercache', 'slurm', 'submit', *words))}"
 
 
 def test_the_cause_is_the_line_of_the_rank_that_failed_first(slurm):

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from fercache.cli import main
 from fercache.config import Config, load_config
 from fercache.errors import FercacheError, RunError
-from fercache.pipeline import project
-from fercache.pipeline.demo import SYSTEMS, demo, steps, what_to_look_at
+from fercache.pipeline.demo import DEMO_SYSTEMS, demo, demo_steps, what_to_look_at
 from fercache.pipeline.graph import Step, run_steps
+from fercache.pipeline.project import write_project
+from fercache.pipeline.steps import REPORT
 
 
 def test_steps_run_in_order_and_are_not_repeated(tmp_path, caplog):
@@ -48,11 +49,11 @@ except Stopped as stop:
 
 def test_settings_that_are_empty_are_kept_where_the_default_is_not(tmp_path):
     made = load_config(sets=["finetune.milestones=[]", "finetune.weights=w.pth", "task=expr"])
-    project.write_project(tmp_path / "p", made)
+    write_project(tmp_path / "p", made)
     assert load_config(str(tmp_path / "p" / "fercache.yaml")) == made
-    project.write_project(tmp_path / "p", made)
+    write_project(tmp_path / "p", made)
     with pytest.raises(RunError, match=r"finetune\.milestones is \[\] there, \[2\] here"):
-        project.write_project(tmp_path / "p", load_config(sets=["finetune.milestones=[2]", "finetune.weights=w.pth"]))
+        write_project(tmp_path / "p", load_config(sets=["finetune.milestones=[2]", "finetune.weights=w.pth"]))
 
 
 def test_a_step_without_its_input_says_what_is_missing(tmp_path):
@@ -65,11 +66,11 @@ DEMO = Config(manifest="manifest.csv", cache="cache", out=".")
 
 def test_every_input_of_the_demo_is_made_before():
     made = {"data"}  # beside data/synth.json, which says that it is whole
-    for step in steps(DEMO):
-        assert set(step.inputs) <= made, step.words()
+    for step in demo_steps(DEMO):
+        assert set(step.inputs) <= made, step.command_line()
         made |= {step.output} - {None}
-    assert set(map(project.predictions, SYSTEMS.values())) <= made
-    assert {shlex.split(step.words())[1] for step in steps(DEMO)} == set(main.commands) - {
+    assert {system.predictions for system in DEMO_SYSTEMS.values()} <= made
+    assert {shlex.split(step.command_line())[1] for step in demo_steps(DEMO)} == set(main.commands) - {
         "demo",
         "doctor",
         "reproduce",
@@ -81,7 +82,7 @@ def test_every_input_of_the_demo_is_made_before():
 
 
 def test_the_demos_commands_are_the_contracts():
-    lines = [step.words() for step in steps(DEMO)]
+    lines = [step.command_line() for step in demo_steps(DEMO)]
     for line in ("fercache finetune", "fercache extract", "fercache train-temporal --head gru"):
         assert line in lines
 
@@ -103,5 +104,5 @@ def test_the_demo_ends_with_a_command_that_opens_its_report(tmp_path):
     *_, command = what_to_look_at(folder).splitlines()
     *words, url = shlex.split(command)
     assert words == ["python3", "-m", "webbrowser", "-t"]
-    assert Path(unquote(urlparse(url).path)) == folder.resolve() / project.REPORT
-    assert project.REPORT in {step.output for step in steps(DEMO)}
+    assert Path(unquote(urlparse(url).path)) == folder.resolve() / REPORT
+    assert REPORT in {step.output for step in demo_steps(DEMO)}

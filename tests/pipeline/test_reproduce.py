@@ -15,8 +15,8 @@ import yaml
 from weight_files import dag_tensors, vggface_tensors
 
 from fercache.config import load_config
-from fercache.errors import ConfigError, DataError
-from fercache.pipeline.reproduce import reproduce, wanted
+from fercache.errors import ConfigError, DataError, FercacheError
+from fercache.pipeline.reproduce import reproduce, table_rows
 
 TINY = {
     "synth": {"train": 2, "validation": 2, "test": 0, "seconds": 1, "fps": 5, "image_size": 48},
@@ -48,23 +48,23 @@ TABLES = {
 
 def test_the_shipped_configs_name_the_papers_rows():
     for task, rows in TABLES.items():
-        assert [(row.task, row.name) for row in wanted(load_config(f"abaw2021_{task}"))] == [
+        assert [(row.task, row.name) for row in table_rows(load_config(f"abaw2021_{task}"))] == [
             (task, name) for name in rows
         ]
-    demo = {(row.task, row.name) for row in wanted(load_config("demo"))}
+    demo = {(row.task, row.name) for row in table_rows(load_config("demo"))}
     assert demo >= {(task, name) for task, rows in TABLES.items() for name in rows}
     assert {("expr", "resnet50+gru+transformer"), ("au", "resnet50")} <= demo
 
 
 def test_what_is_no_row_is_told_at_once(tmp_path):
     wrong = config(tmp_path, expr=["vggface", "vggface3", "resnet50+lstm"], au=["gru", "resnet50+gru+gru"])
-    with pytest.raises(ConfigError) as caught:
-        wanted(load_config(str(wrong)))
+    with pytest.raises(FercacheError) as caught:
+        table_rows(load_config(str(wrong)))
     assert [re.search("found '(.*?)'", line)[1] for line in str(caught.value).splitlines()] == [
         *("vggface3", "resnet50+lstm", "gru", "resnet50+gru+gru")
     ]
     with pytest.raises(ConfigError, match="task: found None, expected expr or au"):
-        wanted(load_config(str(config(tmp_path))))
+        table_rows(load_config(str(config(tmp_path))))
 
 
 def test_nothing_at_hand_is_told_with_what_to_get(tmp_path, monkeypatch):
@@ -81,7 +81,9 @@ def test_nothing_at_hand_is_told_with_what_to_get(tmp_path, monkeypatch):
 def test_words_for_weights_are_of_one_row_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = config(tmp_path, expr=["vggface", "vggface2"], vggface="none", vggface2="imagenet")
-    with pytest.raises(DataError, match=r"(?s)none is not there: vgg_face_dag.*imagenet is not there: resnet50_ft_dag"):
+    with pytest.raises(
+        DataError, match=r"(?s)none does not exist: vgg_face_dag.*imagenet does not exist: resnet50_ft_dag"
+    ):
         reproduce(tmp_path / "out", load_config(str(file)))
 
 
@@ -143,4 +145,4 @@ def test_interrupted_at_any_point_it_ends_with_the_same_table(tmp_path):
     assert again.returncode == 0, again.stderr
     ended, expected = ((tmp_path / name / "tables.txt").read_text() for name in ("disturbed", "undisturbed"))
     assert ended == expected and again.stdout.endswith(ended)
-    assert "Not run: vggface2: weights/resnet50_ft_dag.pth is not there" in again.stdout
+    assert "Not run: vggface2: weights/resnet50_ft_dag.pth does not exist" in again.stdout

@@ -12,18 +12,18 @@ import torch
 from conftest import needs_mount
 
 from fercache.cache import hdf5
-from fercache.tools.doctor import describe, examine
+from fercache.tools.doctor import check_machine, describe_machine
 
 
-def by_name(*given):
-    return {one.name: one for one in examine(*given)}
+def by_name(*arguments):
+    return {one.name: one for one in check_machine(*arguments)}
 
 
 def test_ten_lines_with_what_this_machine_has(tmp_path):
-    examined = examine(tmp_path)
-    lines = describe(examined).splitlines()
-    assert len(lines) == 10 and all(line.startswith(one.name) for line, one in zip(lines, examined, strict=True))
-    found = {one.name: one for one in examined}
+    checks = check_machine(tmp_path)
+    lines = describe_machine(checks).splitlines()
+    assert len(lines) == 10 and all(line.startswith(one.name) for line, one in zip(lines, checks, strict=True))
+    found = {one.name: one for one in checks}
     assert found["cores"].value.startswith(f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable")
     assert (found["GPU"].value == "none") == (not torch.cuda.is_available())
     assert (
@@ -51,8 +51,8 @@ def test_what_is_missing_is_said_with_what_follows(tmp_path, monkeypatch):
 @needs_mount
 def test_small_shared_memory_is_seen(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from fercache.tools.doctor import describe, examine;"
-        " print(describe(examine(Path(sys.argv[1]), Path(sys.argv[1]))))"
+        "import sys; from pathlib import Path; from fercache.tools.doctor import check_machine, describe_machine;"
+        " print(describe_machine(check_machine(Path(sys.argv[1]), Path(sys.argv[1]))))"
     )
     script = 'mount -t tmpfs -o size=1m tmpfs "$1" && exec "$2" -c "$3" "$1"'
     command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), sys.executable, code]

@@ -18,7 +18,7 @@ from fercache.errors import DataError
 from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
 from fercache.models.preprocessing import IMAGENET, VGGFACE2, Preprocessing, prepare
 from fercache.models.selftest import Choice, SelfTest, candidates, self_test
-from fercache.tools.weights import _drawn_faces, _speaks_for, describe, inspect_weights
+from fercache.tools.weights import _drawn_faces, _fitting_formats, describe_weights, inspect_weights
 
 SIZE = 64
 CANDIDATES = {str(candidate): candidate for candidate in candidates(SIZE)}
@@ -26,7 +26,7 @@ CANDIDATES = {str(candidate): candidate for candidate in candidates(SIZE)}
 
 @pytest.fixture(scope="module")
 def drawn():
-    return _drawn_faces()[0][::4]
+    return _drawn_faces()[::4]
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_what_is_not_told_is_not_advised(told, words):
     values = {"scale": "0-255", "order": "BGR", "mean": "minus mean"}
     choices = [Choice(axis, value, "?", 1.0, float(told.get(axis, True)), 0.1) for axis, value in values.items()]
     every = tuple(CANDIDATES.values())
-    assert words in _speaks_for(SelfTest(every, tuple(range(10)), tuple(choices), 2))
+    assert words in _fitting_formats(SelfTest(every, tuple(range(10)), tuple(choices), 2))
 
 
 def test_what_keeps_no_statistics_has_no_test(folder):
@@ -193,7 +193,7 @@ def test_faces_of_a_folder_and_of_a_manifest(tmp_path):
     torch.save(dag_tensors(people=5), tmp_path / "dag.pth")
     dag = str(tmp_path / "dag.pth")
     faces = inspect_weights(dag, faces=tmp_path / "set" / "cropped_aligned")
-    assert faces.test.faces == 6 and str(tmp_path) in describe(faces)
+    assert faces.test.faces == 6 and str(tmp_path) in describe_weights(faces)
     (tmp_path / "m.csv").write_text(
         "# fercache-manifest 1\n# task: expr\n# root: set\nvideo_id,split,frames_dir,labels_path,num_frames,group\n"
         "a,train,cropped_aligned/a,annotations/EXPR_Set/Train_Set/a.txt,6,a\n"
