@@ -23,6 +23,7 @@ from fercache.cli.options import (
 from fercache.cli.parallel import ParallelCommand
 from fercache.cli.text import echo
 from fercache.errors import ConfigError, raise_problems
+from fercache.models.heads import HEADS, describe_heads
 
 
 @click.command(cls=ParallelCommand, one_job=True)
@@ -96,7 +97,7 @@ def extract(
 
 
 @click.command("train-temporal", cls=ParallelCommand, one_job=True)
-@click.option("--head", metavar="NAME", help="gru, transformer, linear or mean.")
+@click.option("--head", metavar="NAME", help=f"{describe_heads()}.")
 @manifest_option
 @cache_option
 @out_option("The run folder; default: OUT/<head> (with --end-to-end OUT/<head>_end_to_end) in the config's `out`.")
@@ -124,7 +125,7 @@ def train_temporal(
     c = read_config(config, "train_temporal", sets, manifest=manifest, cache=cache, **given)
     settings, source = c.train_temporal, required(c.manifest, "--manifest", "manifest")
     if settings.head is None:
-        raise ConfigError("--head is missing: gru, transformer, linear or mean")
+        raise ConfigError(f"--head is missing: one of {', '.join(HEADS)}")
     folder = None
     if settings.end_to_end:
         given = (("--cache", cache), ("--allow-missing", allow_missing))

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fercache.cluster.sizes import HEADS, NETWORKS
+from fercache.cluster.sizes import NETWORKS
 from fercache.config import Config, JobConfig
 from fercache.errors import ConfigError, FercacheError, raise_problems
+from fercache.models.heads import HEADS
 from fercache.pipeline import project
 from fercache.pipeline.graph import WHOLE, Progress, Step
 

@@ -12,13 +12,14 @@ from typing import Any
 from fercache.cache.rows import FILE_BYTES, Shape
 from fercache.cluster import slurm
 from fercache.cluster.jobs import Job
-from fercache.cluster.sizes import HEADS, NETWORKS
+from fercache.cluster.sizes import HEAD_NUMBERS, NETWORKS
 from fercache.cluster.submit import Prepared
 from fercache.config import Config, JobConfig
 from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
 from fercache.files import nearest
+from fercache.models.heads import HEADS
 from fercache.pipeline import project
 
 PATIENCE_S = 2.0
@@ -168,7 +169,8 @@ def _work(job: Job, config: Config, data: Manifest, left: Sequence[Sequence[Vide
     if job.section == "finetune":
         return [epochs * (train / first.every_nth_frame + validation)]
     if job.section == "train_temporal":
-        trained = 0 if set(project.UNTRAINED) & set(job.step.command) else train / second.stride
+        untrained = any(not HEADS[word].learns for word in job.step.command if word in HEADS)
+        trained = 0 if untrained else train / second.stride
         return [epochs * (trained + validation)]
     return [_frames(part) for part in left] if job.section == "extract" else [0.0]
 
@@ -204,7 +206,7 @@ def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[Di
     # The longest videos lie there twice while they are made: one for each part at a time.
     longest = sorted(map(frames_of, missing), reverse=True)[: config.slurm.shards]
     cache = row * (_frames(missing) + sum(longest)) + FILE_BYTES * len(missing)
-    heads = [per * size.embedding_dim + rest for per, rest in map(HEADS.__getitem__, config.slurm.heads)]
+    heads = [per * size.embedding_dim + rest for per, rest in map(HEAD_NUMBERS.__getitem__, config.slurm.heads)]
     numbers = size.numbers + sum(heads) * max(1, len(config.slurm.seeds))
     # best.pt has them once, last.pt twice, and while it is written there are two of it.
     wanted = ((str(config.cache), cache), (str(config.out), 4 * numbers * 5))

@@ -16,7 +16,7 @@ class Size:
 
 NETWORKS = {"resnet50": Size(2048, 23_561_205), "vggface": Size(4096, 134_260_544)}
 """By `finetune.arch`."""
-HEADS = {
+HEAD_NUMBERS = {
     "gru": (768, 5_323_783),
     "transformer": (768, 14_183_431),
     "linear": (0, 0),

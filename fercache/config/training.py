@@ -99,7 +99,7 @@ class TrainTemporalConfig(TrainingConfig):
     """Stage two: a head over windows of cached embeddings."""
 
     head: str | None = None
-    """Which head: gru, transformer, linear (each embedding alone) or mean (of the frame network's logits)."""
+    """Which head; `fercache train-temporal --help` lists them."""
     lr: float = number(1e-3, 0, MOST_RATE, above=True)
     """Learning rate of the first epoch (the paper's code says 1e-3)."""
     batch_size: int = number(96, 1, 1_000_000)

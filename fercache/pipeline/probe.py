@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fercache.config import Config
 from fercache.data.manifest import read_manifest
+from fercache.models.heads import head_entry
 from fercache.pipeline import project
 from fercache.stages.extract import plan_extraction
 from fercache.stages.finetune import measure_finetune
@@ -41,7 +42,7 @@ def probe(config: Config, heads: tuple[str, ...]) -> dict[str, float]:
     task = read_manifest(manifest, config.task, files=False).task.name
     rates = []
     for head in heads:
-        if head not in project.UNTRAINED:
+        if head_entry(head).learns:
             log.info("measuring train-temporal, head %s", head)
             rates.append(
                 measure_head(head, config.train_temporal, task, plan.setup.shape.embedding_dim, threads=config.threads)

@@ -16,6 +16,7 @@ from fercache.data.manifest import Video, read_manifest
 from fercache.data.shards import deal
 from fercache.errors import RunError
 from fercache.files import refuse_other_contents, write_text
+from fercache.models.heads import head_entry
 from fercache.pipeline import fits
 from fercache.pipeline.graph import WHOLE, Progress, Step
 from fercache.rundir import RunDir
@@ -26,8 +27,6 @@ REPORT = "report.html"
 """The page, in the project's folder."""
 GENERATED = ("none", "imagenet")
 """What is no file, but may stand for the weights that fine-tuning starts from."""
-UNTRAINED = ("mean",)
-"""Heads in which nothing is to be trained: they are scored once."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _extract(config: Config, place: _Places, own: tuple[str, ...]) -> Step:
 
 def _train_head(head: Head, config: Config, place: _Places, own: tuple[str, ...]) -> Step:
     # A network in which nothing is to be trained is scored once.
-    once = {"epochs": 1, "warmup": 0.0} if head.name in UNTRAINED else {}
+    once = {} if head_entry(head.name).learns else {"epochs": 1, "warmup": 0.0}
     seed = config.seed if head.seed is None else head.seed
     settings = {**as_plain(config.train_temporal), **once, "head": head.name, "seed": seed}
     run, named = place.of(head.run), () if head.seed is None else ("--set", f"seed={seed}", "-o", place.of(head.run))

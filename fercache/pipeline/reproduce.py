@@ -14,6 +14,7 @@ from fercache import runtime
 from fercache.config import Config, FinetuneConfig, ReproduceConfig
 from fercache.errors import ConfigError, DataError, FercacheError, RunError, raise_problems
 from fercache.files import write_text
+from fercache.models.heads import HEADS, head_entry
 from fercache.pipeline import project
 from fercache.pipeline.graph import Step, run_steps
 from fercache.results.ensemble_file import read_ensemble
@@ -44,7 +45,6 @@ NETWORKS = {
     "resnet50": Network("ResNet50", "resnet50", "none for random numbers, or imagenet"),
     "vggface2": Network("ResNet50 (VGGFace2)", "resnet50", f"resnet50_ft_dag.pth, {ALBANIE} or github.com/ox-vgg"),
 }
-HEADS = {"gru": "GRU", "transformer": "Transformer"}
 PAPER = {
     "expr": {
         "vggface": (0.30, 0.50, 0.36),
@@ -80,7 +80,7 @@ class Row:
     @property
     def title(self) -> str:
         """In words."""
-        return " + ".join([NETWORKS[self.network].title, *(HEADS[head.name] for head in self.system)])
+        return " + ".join([NETWORKS[self.network].title, *(head_entry(head.name).title for head in self.system)])
 
     def folder(self, out: Path) -> Path:
         """The project folder of its frame network, shared by the rows that stand on it."""
