@@ -23,6 +23,7 @@ from fercache.cli.options import (
 from fercache.cli.parallel import ParallelCommand
 from fercache.cli.text import echo
 from fercache.errors import ConfigError, raise_problems
+from fercache.models.backbones import archs
 from fercache.models.heads import HEADS, describe_heads
 
 
@@ -30,7 +31,7 @@ from fercache.models.heads import HEADS, describe_heads
 @manifest_option
 @out_option("The run folder; default: OUT/cnn in the config's `out`.")
 @click.option("--weights", metavar="FILE|RUN|imagenet|none", help="Where training starts; none means random numbers.")
-@click.option("--arch", metavar="NAME", help="resnet50 or vggface; default: the weights' own.")
+@click.option("--arch", metavar="NAME", help=f"{' or '.join(archs())}; default: the weights' own.")
 @format_option("weights_format")
 @config_options
 def finetune(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fercache.cluster.sizes import NETWORKS
 from fercache.config import Config, JobConfig
 from fercache.errors import ConfigError, FercacheError, raise_problems
+from fercache.models.backbones import archs
 from fercache.models.heads import HEADS
 from fercache.pipeline import project
 from fercache.pipeline.graph import WHOLE, Progress, Step
@@ -86,8 +86,8 @@ def checked(config: Config) -> Config:
     problems = [f"{key}: is not set in the config; the jobs read it there" for key in missing]
     if config.extract.weights is not None:
         problems.append("extract.weights: the graph extracts from the network that it has fine-tuned, OUT/cnn")
-    if config.finetune.arch not in (None, *NETWORKS):
-        problems.append(f"finetune.arch: found {config.finetune.arch!r}, expected one of {', '.join(NETWORKS)}")
+    if config.finetune.arch not in (None, *archs()):
+        problems.append(f"finetune.arch: found {config.finetune.arch!r}, expected one of {', '.join(archs())}")
     for head in config.slurm.heads:
         if head not in HEADS:
             problems.append(f"slurm.heads: found {head!r}, expected some of {', '.join(HEADS)}")

@@ -12,14 +12,14 @@ from typing import Any
 from fercache.cache.rows import FILE_BYTES, Shape
 from fercache.cluster import slurm
 from fercache.cluster.jobs import Job
-from fercache.cluster.sizes import HEAD_NUMBERS, NETWORKS
 from fercache.cluster.submit import Prepared
 from fercache.config import Config, JobConfig
 from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
 from fercache.files import nearest
-from fercache.models.heads import HEADS
+from fercache.models.backbones import backbone_of_arch
+from fercache.models.heads import HEADS, head_numbers
 from fercache.pipeline import project
 
 PATIENCE_S = 2.0
@@ -201,13 +201,13 @@ def _rates(config: Config, measured: Mapping[str, float]) -> dict[str, float]:
 
 def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[Disk, ...]:
     """What is written yet, by folder; the two of one disk have to share what is free there."""
-    size = NETWORKS[config.finetune.arch or "resnet50"]
-    row = Shape(size.embedding_dim, config.extract.dtype, len(data.task.classes)).row_bytes
+    backbone, classes = backbone_of_arch(config.finetune.arch), len(data.task.classes)
+    row = Shape(backbone.embedding_dim, config.extract.dtype, classes).row_bytes
     # The longest videos lie there twice while they are made: one for each part at a time.
     longest = sorted(map(frames_of, missing), reverse=True)[: config.slurm.shards]
     cache = row * (_frames(missing) + sum(longest)) + FILE_BYTES * len(missing)
-    heads = [per * size.embedding_dim + rest for per, rest in map(HEAD_NUMBERS.__getitem__, config.slurm.heads)]
-    numbers = size.numbers + sum(heads) * max(1, len(config.slurm.seeds))
+    heads = [head_numbers(name, classes, backbone.embedding_dim) for name in config.slurm.heads]
+    numbers = backbone.numbers + sum(heads) * max(1, len(config.slurm.seeds))
     # best.pt has them once, last.pt twice, and while it is written there are two of it.
     wanted = ((str(config.cache), cache), (str(config.out), 4 * numbers * 5))
     return tuple(Disk(folder, needed, *_free(Path(folder))) for folder, needed in wanted)

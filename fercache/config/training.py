@@ -74,7 +74,7 @@ class FinetuneConfig(TrainingConfig):
     weights_format: str | None = None
     """The weights file's format, where its contents do not decide."""
     arch: str | None = None
-    """resnet50 or vggface; nothing means the weights' own, and resnet50 for random numbers."""
+    """The backbone, which `fercache finetune --help` lists; nothing means the weights' own."""
     zero_init_residual: bool = False
     """Of random weights alone: each residual block begins as the identity (Goyal et al. 2017, arXiv:1706.02677)."""
     image_size: int | None = number(None, 48, MOST_IMAGE_SIZE)

@@ -76,3 +76,12 @@ def head_entry(name: str | None) -> HeadEntry:
 def get_head(name: str | None) -> type[Head]:
     """The class of the head of that name; ConfigError with the valid names otherwise."""
     return head_entry(name).load()
+
+
+def head_numbers(name: str, classes: int, embedding_dim: int) -> int:
+    """How many numbers the tensors of a head have together."""
+    import torch
+
+    with torch.device("meta"):  # no memory is taken
+        head = get_head(name)(classes, embedding_dim)
+    return sum(tensor.numel() for tensor in head.state_dict().values())

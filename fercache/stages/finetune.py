@@ -130,8 +130,8 @@ def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: J
     prepared = _prepare(manifest, settings, task, job)
     weights = prepared.weights
     values = {
-        "arch": weights.architecture.family,
-        "architecture": weights.architecture.name,
+        "arch": weights.arch,
+        "architecture": weights.backbone.name,
         "image_size": weights.preprocessing.image_size,
         "weights_digest": weights.backbone_digest,
     }
@@ -140,7 +140,7 @@ def _finetune(manifest: Path, settings: FinetuneConfig, task: str | None, job: J
     plan = prepared.fit()
     log.info(
         "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
-        *(weights.architecture.name, runtime.device(), job.precision, job.threads, weights.preprocessing.image_size),
+        *(weights.backbone.name, runtime.device(), job.precision, job.threads, weights.preprocessing.image_size),
         *(plan.steps, settings.batch_size, job.ranks.count),
     )
     with runtime.tuned_convolutions():
@@ -169,7 +169,7 @@ def _starting_weights(settings: FinetuneConfig, task: Task, seed: int) -> FrameW
 def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, Any]:
     """What the checkpoint says beside its tensors."""
     return {
-        "architecture": weights.architecture.name,
+        "architecture": weights.backbone.name,
         "task": task.name,
         "preprocessing": weights.preprocessing.as_plain(),
         "train_prior": class_shares(labels, task).tolist(),

@@ -108,7 +108,7 @@ def _check_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> No
             weights=weights.backbone_digest,
             classifier=weights.classifier_digest,
             task=weights.task,
-            architecture=weights.architecture.name,
+            architecture=weights.backbone.name,
             preprocessing=weights.preprocessing.as_plain(),
         )
     if made_by.fingerprint != wanted.fingerprint:

@@ -67,9 +67,9 @@ def inspect_weights(
     except AmbiguousFormat as error:
         undecided = error.formats
         weights = load_weights(source, form=undecided[0])
-    architecture = weights.architecture
+    backbone = weights.backbone
     layers = dict(weights.network().backbone.named_modules())
-    conv, norm = layers[architecture.first_conv], layers.get(architecture.first_norm or "no such layer")
+    conv, norm = layers[backbone.first_conv], layers.get(backbone.first_norm or "no such layer")
     if norm is None or not norm.running_mean.any():
         return Inspection(source, weights, undecided, None, "")
     frames, words = _read_faces(faces) if faces else _drawn_faces()
@@ -102,7 +102,7 @@ def describe(inspection: Inspection) -> str:
     weights = inspection.weights
     keys = weights.origin.keys
     width = max(map(len, keys.values()), default=0)
-    lines = [f"{key:<{width}}  -> {name:<44} {tuple(weights.backbone[name].shape)}" for name, key in keys.items()]
+    lines = [f"{key:<{width}}  -> {name:<44} {tuple(weights.tensors[name].shape)}" for name, key in keys.items()]
     lines += [f"{key:<{width}}  -> dropped" for key in weights.origin.dropped_keys]
     dropped = weights.origin.dropped_classes
     classes = "none" if dropped is None else f"{dropped}, dropped"
@@ -111,7 +111,7 @@ def describe(inspection: Inspection) -> str:
     facts = {
         "file": inspection.source,
         "format": " or ".join(inspection.undecided) or weights.origin.format,
-        "architecture": "depends on the format" if inspection.undecided else weights.architecture.name,
+        "architecture": "depends on the format" if inspection.undecided else weights.backbone.name,
         "tensors": f"{len(keys)} of the backbone",
         "classifier": f"classes: {classes}",
         "digest": "depends on the format" if inspection.undecided else weights.backbone_digest,
@@ -119,7 +119,7 @@ def describe(inspection: Inspection) -> str:
     }
     lines += ["", *(f"{name:<14} {value}" for name, value in facts.items()), ""]
     if inspection.test is None:
-        why = "were never trained" if weights.architecture.first_norm else "are not kept: the network has no batch norm"
+        why = "were never trained" if weights.backbone.first_norm else "are not kept: the network has no batch norm"
         lines.append(f"No self-test: statistics behind the first convolution {why}.")
     else:
         lines += _test_lines(inspection, inspection.test)

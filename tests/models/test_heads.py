@@ -14,7 +14,7 @@ from torch import nn
 
 from fercache.data import windows
 from fercache.errors import ConfigError, WeightsError
-from fercache.models.frame_network import get_architecture
+from fercache.models.backbones import get_backbone
 from fercache.models.heads import HEADS, get_head
 from fercache.models.temporal import (
     EndToEnd,
@@ -152,7 +152,7 @@ def test_a_network_comes_back_from_its_checkpoint(tmp_path):
 @pytest.fixture
 def end_to_end():
     torch.manual_seed(3)
-    backbone = get_architecture("resnet50-vggface2").build()
+    backbone = get_backbone("resnet50-vggface2").build()
     return EndToEnd(backbone, get_head("gru")(7, hidden=24))
 
 
@@ -197,5 +197,5 @@ def test_the_registry_says_which_heads_learn():
 
 
 def test_the_names_are_known_without_torch():
-    code = "import sys, fercache.models.heads; sys.exit('torch' in sys.modules)"
+    code = "import sys, fercache.models.heads, fercache.models.backbones; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -133,7 +133,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
             checkpointing=settings.checkpointing,
         )
 
-    width = weights.architecture.embedding_dim
+    width = weights.backbone.embedding_dim
     return Inputs(
         splits={split: Split(*made, OpenedFrames(paths[split], every, *own)) for split, made in splits.items()},
         network=network,
@@ -141,7 +141,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
         kind=END_TO_END,
         header={
             "embedding_dim": width,
-            "architecture": weights.architecture.name,
+            "architecture": weights.backbone.name,
             "preprocessing": weights.preprocessing.as_plain(),
         },
         values={
@@ -177,7 +177,7 @@ def _start(data: Manifest, settings: TrainTemporalConfig, weights: FrameWeights)
     problems = [f"{path}: {key} is {found[key]!r} there, {here[key]!r} here" for key in here if found[key] != here[key]]
     raise_problems(problems, ConfigError)
     made_by = trained_on(path, checkpoint)
-    wanted = (weights.backbone_digest, weights.architecture.name, weights.preprocessing.as_plain())
+    wanted = (weights.backbone_digest, weights.backbone.name, weights.preprocessing.as_plain())
     if (made_by.weights, made_by.architecture, made_by.preprocessing) != wanted:
         raise CacheError(f"{path}: was trained on a cache of another frame network than {settings.weights}")
     return network_of(path, checkpoint)
