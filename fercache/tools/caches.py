@@ -35,7 +35,7 @@ class CacheInfo:
         made_by = self.cache.record
         fields = {**asdict(made_by.provenance), **made_by.noted}
         lines = [
-            f"{self.cache.path}: {'packed' if self.cache.packed else 'a file a video'}",
+            f"{self.cache.path}: {self.cache.store.title}",
             f"  videos         {len(self.frames)}",
             f"  frames         {sum(self.frames.values())}"
             + (f" and {self.skipped} that could not be decoded" if self.skipped else ""),
@@ -69,7 +69,7 @@ def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = 
         frames=frames,
         skipped=skipped,
         bytes=size,
-        begun=0 if reader.packed else len(begun_videos(cache)),
+        begun=0 if reader.store.one_file else len(begun_videos(cache)),
         problems=tuple(problems),
         missing=tuple(video.video_id for video in wanted if video.video_id not in there),
     )
@@ -117,7 +117,7 @@ def verify_cache(
     manifest disagrees with stay. CacheError where the cache is packed and is to be fixed.
     """
     reader = Cache(cache)
-    if fix and reader.packed:
+    if fix and reader.store.one_file:
         raise CacheError(f"{cache}: is packed, and no video can be removed from it; pack it anew")
     wanted = {video.video_id: video for video in _videos(manifest, task)}
     there = reader.video_ids()

@@ -321,7 +321,7 @@ def changed(change):
         (lambda: changed(lambda t: t.update({"conv1_7x7_s2.weight": torch.zeros(64, 3, 3, 3)})), "found shape (64, 3"),
         (lambda: changed(lambda t: t["conv1_7x7_s2.weight"].fill_(float("nan"))), "not finite"),
         (lambda: {f"features.{i}.weight": torch.zeros(1) for i in range(26)}, "its 26 keys (features.0.weight, feat"),
-        (lambda: {"state_dict": dag_tensors(people=2)}, "its 1 keys (state_dict) are those of no format known here"),
+        (lambda: {"state_dict": dag_tensors(people=2)}, "its 1 keys (state_dict) are those of no known format"),
         (lambda: {7: torch.zeros(1)}, "its 1 keys (7) are those"),
         (lambda: [torch.zeros(1)], "holds list"),
         (lambda: changed(lambda t: t.update({"classifier.bias": torch.zeros(2, dtype=torch.int8)})), "torch.int8"),
@@ -432,6 +432,13 @@ def test_a_pickle_cannot_claim_memory(tmp_path):
     )
     (tmp_path / "w.pkl").write_bytes(b"(dVa\n" + code + b"I1000000000\ntbs.")
     with pytest.raises(WeightsError, match="TypeError"):
+        load_weights(str(tmp_path / "w.pkl"))
+
+
+@pytest.mark.parametrize("code", [b"}r\xff\xff\xff\x7f.", b"}p4000000000\n."])
+def test_a_pickle_cannot_claim_memory_by_numbering_its_objects(tmp_path, code):
+    (tmp_path / "w.pkl").write_bytes(code)
+    with pytest.raises(WeightsError, match="numbers an object"):
         load_weights(str(tmp_path / "w.pkl"))
 
 

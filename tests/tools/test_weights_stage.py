@@ -149,7 +149,7 @@ def test_a_file_whose_statistics_contradict_its_record_is_not_to_be_trusted(tmp_
 
 def test_an_undecided_file_is_inspected_and_told_what_speaks(folder):
     text = run("inspect", folder / "torchvision.pth").output
-    assert "format         torchvision-imagenet or torchvision-vggface2 or torchvision-vggface2-bgr" in text
+    assert "format         torchvision-vggface2 or torchvision-vggface2-bgr or torchvision-imagenet" in text
     assert "These statistics fit --format " in text and "DO NOT TRUST" not in text
     assert (
         "format         torchvision-imagenet\n"
