@@ -29,7 +29,7 @@ METADATA_BYTES = 12_288
 
 
 class UnreachableError(CacheError):
-    """A file that the system does not give us: what is in it may be whole."""
+    """A file that cannot be opened: its content may be whole."""
 
 
 @contextmanager

@@ -1,54 +1,28 @@
 """The rows of many videos as if they lay behind one another in memory, while they stay on disk.
 
-HDF5 stores our datasets as one run of bytes each, so that the operating system can map them: what is
-asked for is read once, kept as long as there is room, and is no memory of the process's own. All files are
-mapped into one range of addresses, so that rows of many files are gathered in one call.
+Files are mapped into memory: what is asked for is read once, stays in the system's cache as long as there is room, and
+is no memory of the process's own.
 
-Legend: V videos, N rows of all of them, W values of a row.
+Legend: N rows of all videos, W values of a row.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
-import weakref
+import resource
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
 from fercache.cache.reader import Cache
 from fercache.cache.rows import BLOCK_ROWS
+from fercache.cache.store import Span
 from fercache.errors import CacheError, raise_problems
 
-MAP_FIXED = 0x10
-"""Put a mapping where it is told to be (sys/mman.h; Python's mmap lacks it)."""
-TYPES = {"float16": torch.float16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """A dataset in a file."""
-
-    path: Path
-    offset: int
-    """Byte of the file at which it begins."""
-    bytes: int
-    width: int
-
-    @property
-    def skip(self) -> int:
-        """Bytes between the page that it begins in and itself."""
-        return self.offset % mmap.PAGESIZE
-
-    @property
-    def span(self) -> int:
-        """Bytes of whole pages that hold it."""
-        return -(-(self.skip + self.bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+MANY_FILES = 100
+"""Up to which every system lets a process open them."""
 
 
 class MappedRows:
@@ -59,19 +33,27 @@ class MappedRows:
 
     def __init__(self, cache: Cache, video_ids: Sequence[str], name: str = "embedding") -> None:
         self.video_ids = tuple(video_ids)
-        dtype = cache.provenance.dtype if name == "embedding" else "float32"
-        self.dtype = TYPES[dtype]
-        segments, self.first, starts = _find(cache, self.video_ids, name, np.dtype(dtype))
-        self.width = next(iter(segments.values())).width if segments else 0
-        self._row_bytes = self.width * np.dtype(dtype).itemsize
-        base, places = _map([segment for segment in segments.values() if segment.bytes])
-        total = sum(segment.span for segment in segments.values() if segment.bytes)
-        if base is not None:
-            weakref.finalize(self, _library().munmap, base, total)
-        begins = [places.get(cache.file(video_id), 0) for video_id in self.video_ids]
-        # Row r of all lies at byte shift + r x row_bytes, with the shift of its video.
-        self._shift = np.array(begins, np.int64) + (starts - self.first[:-1]) * self._row_bytes
-        self._bytes = _every_row(base or 0, total, self._row_bytes)
+        spans = _find(cache, self.video_ids, name)
+        dtype = np.dtype(cache.provenance.dtype if name == "embedding" else "float32")
+        self.dtype = torch.from_numpy(np.empty(0, dtype)).dtype
+        self.width = spans[0].width if spans else 0
+        self.first = np.cumsum([0, *(span.rows for span in spans)], dtype=np.int64)
+        """int64 (V + 1,): number of the first row of each of the V videos, and N."""
+        begins: dict[Path, int] = {}
+        ends: dict[Path, int] = {}
+        for span in spans:
+            if span.rows:
+                begins[span.path] = min(span.offset, begins.get(span.path, span.offset))
+                ends[span.path] = max(span.offset + span.rows * span.row_bytes, ends.get(span.path, 0))
+        if len(begins) > MANY_FILES:
+            _raise_file_limit()
+        row_bytes = self.width * dtype.itemsize
+        self._maps = [_map(path, begin, (ends[path] - begin) // row_bytes, row_bytes) for path, begin in begins.items()]
+        map_of = {path: number for number, path in enumerate(begins)}
+        # Of each video: its map, and what to add to a row's number to have its row in that map.
+        self._map = np.array([map_of.get(span.path, 0) for span in spans], np.int64)
+        starts = [(span.offset - begins[span.path]) // row_bytes if span.rows else 0 for span in spans]
+        self._shift = np.array(starts, np.int64) - self.first[:-1]
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -82,9 +64,24 @@ class MappedRows:
             return torch.empty((*rows.shape, self.width), dtype=self.dtype)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows from {rows.min()} to {rows.max()} of {len(self)}")
-        video = np.searchsorted(self.first, rows, side="right") - 1
-        places = torch.from_numpy((self._shift[video] + rows * self._row_bytes).reshape(-1))
-        return self._bytes.index_select(0, places).view(self.dtype).view(*rows.shape, self.width)
+        numbers = rows.reshape(-1)
+        video = np.searchsorted(self.first, numbers, side="right") - 1
+        source = numbers + self._shift[video]
+        if len(self._maps) == 1:
+            values = self._maps[0].take(source, axis=0)
+        else:
+            values = self._gather_runs(source, self._map[video])
+        return torch.from_numpy(values).view(self.dtype).view(*rows.shape, self.width)
+
+    def _gather_runs(self, source: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """Rows `source` of `maps`, both int64 (n,), as bytes uint8 (n, W x size): neighbours are copied at once."""
+        values = np.empty((len(source), self._maps[0].shape[1]), np.uint8)
+        begins = np.flatnonzero(np.diff(source, prepend=-2) != 1 | (np.diff(maps, prepend=-1) != 0))
+        ends = np.append(begins[1:], len(source))
+        runs = zip(begins.tolist(), ends.tolist(), source[begins].tolist(), maps[begins].tolist(), strict=True)
+        for begin, end, row, number in runs:
+            values[begin:end] = self._maps[number][row : row + end - begin]
+        return values
 
     def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows in their order: the first one's number, and (n, W), a few at a time and never of two videos."""
@@ -93,78 +90,38 @@ class MappedRows:
                 yield start, self.gather(np.arange(start, min(start + BLOCK_ROWS, end)))
 
 
-def _find(
-    cache: Cache, video_ids: Sequence[str], name: str, dtype: np.dtype
-) -> tuple[dict[Path, _Segment], np.ndarray, np.ndarray]:
-    """The datasets by file; the first row of each video among all, (V + 1,); its first row in its file, (V,)."""
-    segments: dict[Path, _Segment] = {}
-    counts, starts, problems = [], [], []
+def _find(cache: Cache, video_ids: Sequence[str], name: str) -> list[Span]:
+    """Where each video's rows lie; CacheError with all videos that cannot be read."""
+    spans, problems = [], []
     for video_id in video_ids:
-        path = cache.file(video_id)
         try:
-            with cache.open(video_id) as (file, entry):
-                if path not in segments:
-                    segments[path] = _segment(path, file[name], dtype)
+            with cache.open(video_id) as video:
+                spans.append(video.span(name))
         except CacheError as error:
             problems += error.problems
-            continue
-        counts.append(entry.count)
-        starts.append(entry.start)
-    widths = {segment.width for segment in segments.values()}
+    widths = {span.width for span in spans}
     if len(widths) > 1:
         problems.append(f"{cache.path}: its videos have rows of different lengths: {sorted(widths)}")
     raise_problems(problems, CacheError)
-    return segments, np.cumsum([0, *counts], dtype=np.int64), np.array(starts, np.int64)
+    return spans
 
 
-def _segment(path: Path, data: h5py.Dataset, dtype: np.dtype) -> _Segment:
-    return _Segment(path, data.id.get_offset() or 0, data.size * dtype.itemsize, data.shape[1])
+def _map(path: Path, offset: int, rows: int, row_bytes: int) -> np.ndarray:
+    """Bytes of a file as uint8 (rows, row_bytes): values of a larger type need not be aligned in it."""
+    try:
+        return np.asarray(np.memmap(path, np.uint8, "r", offset, (rows, row_bytes)))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CacheError(
+            f"{path}: cannot be mapped into memory: {reason}; `fercache cache pack` makes one file of all"
+        ) from error
 
 
-def _map(segments: Sequence[_Segment]) -> tuple[int | None, dict[Path, int]]:
-    """The address of a range in which all segments lie, and where in it each begins; no address for nothing."""
-    total = sum(segment.span for segment in segments)
-    if not total:
-        return None, {}
-    library = _library()
-    # The range is only kept free, and costs nothing; the files then take its pages.
-    base = _mapped(library, None, total, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0, "the cache")
-    places, at = {}, 0
-    for segment in segments:
-        try:
-            descriptor = os.open(segment.path, os.O_RDONLY)
-        except OSError as error:
-            raise CacheError(f"{segment.path}: cannot be read: {error.strerror}") from error
-        try:
-            flags, begin = mmap.MAP_SHARED | MAP_FIXED, segment.offset - segment.skip
-            _mapped(library, base + at, segment.span, mmap.PROT_READ, flags, descriptor, begin, segment.path)
-        finally:
-            os.close(descriptor)
-        places[segment.path] = at + segment.skip
-        at += segment.span
-    return base, places
+def _raise_file_limit() -> None:
+    """Let this process open as many files as the system allows: Python keeps the file of a map open.
 
-
-def _mapped(library: ctypes.CDLL, *given: object) -> int:
-    """mmap(2); CacheError with the last argument, the file's name, where the system refuses."""
-    *arguments, name = given
-    address = library.mmap(*arguments)
-    if address == ctypes.c_void_p(-1).value:
-        raise CacheError(f"{name}: cannot be mapped into memory: {os.strerror(ctypes.get_errno())}")
-    return address
-
-
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
-    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return library
-
-
-def _every_row(base: int, total: int, row_bytes: int) -> torch.Tensor:
-    """Bytes (places, row_bytes): the row that would begin at each byte of the range. Nothing is copied."""
-    if not total:
-        return torch.empty((0, row_bytes), dtype=torch.uint8)
-    whole = torch.frombuffer((ctypes.c_char * total).from_address(base), dtype=torch.uint8)
-    return whole.as_strided((total - row_bytes + 1, row_bytes), (1, 1))
+    The usual limit, 1024, is for programs that wait for files by select(2), which none does here.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS takes no limit above one of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

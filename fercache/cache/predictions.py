@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from fercache.cache.hdf5 import check_frames, dataset, in_memory, member, numbers, opened, text
-from fercache.cache.reader import PACKED
+from fercache.cache.packed import PACKED_FORMAT
 from fercache.cache.rows import all_finite
 from fercache.errors import CacheError, raise_problems
 from fercache.files import check_target
@@ -121,7 +121,7 @@ def list_predictions(folder: Path, split: str) -> list[Path]:
             kind = text(path, file, "format", "")
         if kind in (FORMAT, FORMAT_BEFORE):
             paths += [path] if read_predictions(path).split == split else []
-        elif kind != PACKED:
+        elif kind != PACKED_FORMAT:
             log.warning("%s: has the format %r, which is not known here: passed over", path, kind)
     return paths
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fercache.config import Config, JobConfig
 from fercache.errors import ConfigError, FercacheError, raise_problems
+from fercache.models.backbones import archs
+from fercache.models.heads import HEADS
 from fercache.pipeline.graph import FILES, Step, StepProgress
 from fercache.pipeline.steps import HeadRun, System, pipeline_steps
 
@@ -78,6 +80,10 @@ def checked_config(config: Config) -> Config:
         problems.append("extract.weights: the graph extracts from the network that it has fine-tuned, OUT/cnn")
     if config.train_temporal.end_to_end:
         problems.append("train_temporal.end_to_end: the graph trains heads on the cache of the CNN alone")
+    if config.finetune.arch not in (None, *archs()):
+        problems.append(f"finetune.arch: found {config.finetune.arch!r}, expected one of {', '.join(archs())}")
+    unknown_heads = [head for head in config.slurm.heads if head not in HEADS]
+    problems += [f"slurm.heads: found {head!r}, expected some of {', '.join(HEADS)}" for head in unknown_heads]
     for stage in SINGLE_PROCESS:
         if getattr(config.slurm, stage).processes > 1:
             problems.append(f"slurm.{stage}: only finetune and train_temporal can use several nodes or ranks")

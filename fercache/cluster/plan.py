@@ -17,9 +17,10 @@ from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance
 from fercache.errors import FercacheError
 from fercache.files import nearest
-from fercache.pipeline.steps import NO_FILE, UNTRAINED, extraction_shards
+from fercache.models.backbones import backbone_of_arch
+from fercache.models.heads import HEADS, head_numbers
+from fercache.pipeline.steps import NO_FILE, extraction_shards
 from fercache.results.wording import as_table
-from fercache.tools.sizes import backbone_size, head_size
 
 PATIENCE_S = 2.0
 """How long the scheduler may take to say how large arrays may be."""
@@ -184,7 +185,8 @@ def _work(job: ClusterJob, config: Config, data: Manifest, missing: Sequence[Seq
     if job.section == "finetune":
         samples = train / config.finetune.every_nth_frame
     else:
-        samples = 0 if set(UNTRAINED) & set(job.step.command) else train / config.train_temporal.stride
+        untrained = any(not HEADS[word].learns for word in job.step.command if word in HEADS)
+        samples = 0 if untrained else train / config.train_temporal.stride
     progress = job.progress()
     epochs = max(0, progress.total - progress.done)
     return [epochs * (samples + _frames(data.split("validation")) * FORWARD_SHARE)]
@@ -209,13 +211,13 @@ def _rates(config: Config, measured: Mapping[str, float]) -> dict[str, float]:
 def _disks(config: Config, data: Manifest, missing: Sequence[Video]) -> tuple[PlannedDisk, ...]:
     """What is still to be written, by folder."""
     classes = len(data.task.classes)
-    embedding_dim, numbers = backbone_size(config.finetune.arch or "resnet50")
-    row = Shape(embedding_dim, config.extract.dtype, classes).row_bytes
+    backbone = backbone_of_arch(config.finetune.arch)
+    row = Shape(backbone.embedding_dim, config.extract.dtype, classes).row_bytes
     # Each shard's video takes its room twice while its file is made: at most, the longest ones.
     longest = sorted(map(frames_of, missing), reverse=True)[: config.slurm.shards]
     cache = row * (_frames(missing) + sum(longest)) + FILE_BYTES * len(missing)
-    heads = sum(head_size(head, classes, embedding_dim) for head in config.slurm.heads)
-    runs = 4 * (numbers + heads * max(1, len(config.slurm.seeds))) * CHECKPOINT_COPIES
+    heads = sum(head_numbers(head, classes, backbone.embedding_dim) for head in config.slurm.heads)
+    runs = 4 * (backbone.numbers + heads * max(1, len(config.slurm.seeds))) * CHECKPOINT_COPIES
     return tuple(_disk(folder, needed) for folder, needed in ((str(config.cache), cache), (str(config.out), runs)))
 
 

@@ -16,23 +16,23 @@ from fercache.files import check_regular, replacing
 from fercache.limits import MOST_WINDOW
 from fercache.rundir import RunDir
 
-FORMAT = "fercache-checkpoint 1"
+CHECKPOINT_FORMAT = "fercache-checkpoint 1"
 FRAME, HEAD, END_TO_END, BACKBONE = "frame", "head", "end-to-end", "backbone"
-"""Kinds of network a checkpoint holds; a backbone is a frame network's without its classifier, and end-to-end is a
-backbone with a head over its embeddings."""
-_ALWAYS = ("task", "select", "train_prior", "model", "history")
-_OF_HEAD = ("head", "window", "embedding_dim", "precision")
+"""Kinds of checkpoint: a frame network, a head over cached rows, a backbone with a head over its embeddings, and a
+backbone without a classifier."""
+_TRAINED = ("task", "select", "train_prior", "model", "history")
+_WITH_HEAD = ("head", "window", "embedding_dim", "precision")
 REQUIRED = {
     BACKBONE: ("architecture", "preprocessing", "model", "digest", "source"),
-    FRAME: (*_ALWAYS, "architecture", "preprocessing"),
-    HEAD: (*_ALWAYS, *_OF_HEAD, "provenance"),
-    END_TO_END: (*_ALWAYS, *_OF_HEAD, "architecture", "preprocessing"),
+    FRAME: (*_TRAINED, "architecture", "preprocessing"),
+    HEAD: (*_TRAINED, *_WITH_HEAD, "provenance"),
+    END_TO_END: (*_TRAINED, *_WITH_HEAD, "architecture", "preprocessing"),
 }
-"""What each kind says beside its tensors."""
+"""The keys of each kind."""
 
 
-def _is_count(most: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and 1 <= value <= most
+def _is_count(value: Any, most: int) -> bool:  # noqa: ANN401 - of a file
+    return type(value) is int and 1 <= value <= most
 
 
 def _is_prior(value: Any) -> bool:  # noqa: ANN401 - of a file
@@ -53,13 +53,13 @@ CONDITIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "history": (lambda value: isinstance(value, list), "a list"),
     "train_prior": (_is_prior, "a list of numbers from 0 to 1"),
     "window": (
-        lambda value: _is_count(MOST_WINDOW)(value) and value % 2 == 1,
+        lambda value: _is_count(value, MOST_WINDOW) and value % 2 == 1,
         f"an odd number from 1 to {MOST_WINDOW}",
     ),
-    "embedding_dim": (_is_count(1 << 16), f"a number from 1 to {1 << 16}"),
+    "embedding_dim": (lambda value: _is_count(value, 1 << 16), f"a number from 1 to {1 << 16}"),
     "model": (_are_tensors, "named tensors"),
 }
-"""What some of that must be, for a file that others may have made: whether it is so, and in words."""
+"""Key -> whether its value can be right, and what is expected in words: the file may come from anywhere."""
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -75,17 +75,15 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
-    except OSError as error:
-        if not error.errno:
-            raise WeightsError(f"{path}: is damaged or cut off ({type(error).__name__} in reading it)") from error
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: is not a file of tensors saved by torch; it holds other Python objects or is damaged,"
             " and was not opened, since a pickle can run code"
         ) from error
-    # What torch raises on a file cut off depends on where the cut is.
+    # What torch raises on a file that is cut off depends on where the cut is.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
         raise WeightsError(f"{path}: is damaged or cut off ({type(error).__name__} in reading it)") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds {type(content).__name__}, expected named tensors")
@@ -93,7 +91,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise WeightsError where a part of a zip file, as torch saves, is not what was written: torch does not look."""
+    """Raise WeightsError where a part of a zip file, as torch saves, has another checksum: torch does not look."""
     if not zipfile.is_zipfile(path):  # torch's older format, which has no checksum
         return
     with zipfile.ZipFile(path) as archive:
@@ -103,31 +101,30 @@ def _check_archive(path: Path) -> None:
 
 
 def save_checkpoint(path: Path, kind: str, values: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint whole or not at all; RunError where the disk is full."""
     with replacing(path) as temporary:
         try:
-            torch.save({"format": FORMAT, "kind": kind, **values}, temporary)
+            torch.save({"format": CHECKPOINT_FORMAT, "kind": kind, **values}, temporary)
         except RuntimeError as error:
+            # What torch raises on a full disk.
             if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
                 raise
-            # torch's words for a full disk
             raise RunError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def load_checkpoint(path: Path, *kinds: str) -> dict[str, Any]:
-    """A checkpoint of fercache, of one of `kinds` where any are given; WeightsError otherwise."""
+    """A checkpoint of fercache; WeightsError where it is none, or of none of `kinds` where any are given."""
     return check_content(path, load_tensors(path), *kinds)
 
 
 def check_content(path: Path, content: Mapping[str, Any], *kinds: str) -> dict[str, Any]:
-    """`content`, read from `path`, as a checkpoint; WeightsError where it is none, or not of `kinds`."""
-    if content.get("format") != FORMAT:
-        raise WeightsError(f"{path}: is no checkpoint of fercache (expected format {FORMAT!r})")
-    found = content.get("kind")
-    if kinds and found not in kinds:
-        raise WeightsError(f"{path}: holds a {found} network, expected a {' or '.join(kinds)} network")
-    missing = [key for key in REQUIRED.get(found, ()) if key not in content]
-    problems = [f"{path}: is damaged: it has no {key!r}" for key in missing]
+    """`content`, read from `path`, as `load_checkpoint` returns it."""
+    if content.get("format") != CHECKPOINT_FORMAT:
+        raise WeightsError(f"{path}: is no checkpoint of fercache (expected format {CHECKPOINT_FORMAT!r})")
+    kind = content.get("kind")
+    if kinds and kind not in kinds:
+        raise WeightsError(f"{path}: holds a {kind} network, expected a {' or '.join(kinds)} network")
+    problems = [f"{path}: is damaged: it has no {key!r}" for key in REQUIRED.get(kind, ()) if key not in content]
     problems += [
         f"{path}: is damaged: {key!r} is {_shown(content[key])}, expected {words}"
         for key, (holds, words) in CONDITIONS.items()
@@ -142,7 +139,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - of a file
 
 
 def load_run(path: Path, *kinds: str) -> dict[str, Any]:
-    """The checkpoint that a run folder offers to other stages, its `best.pt`; a file is taken as it is.
+    """The checkpoint of a run folder that other stages use, its `best.pt`; a file is taken as it is.
 
     RunError for a run that is not finished: a later epoch may be its best.
     """
@@ -151,11 +148,11 @@ def load_run(path: Path, *kinds: str) -> dict[str, Any]:
     run = RunDir(path)
     if not run.best.exists():
         raise RunError(f"{path}: is no run with a finished epoch: it has no {run.best.name}")
-    wanted = run.recorded().get("epochs") if run.config.exists() else None
-    if isinstance(wanted, int) and run.epochs_done() < wanted:
+    epochs = run.recorded().get("epochs") if run.config.exists() else None
+    if isinstance(epochs, int) and run.epochs_done() < epochs:
         raise RunError(
-            f"{path}: is not finished: it has {run.epochs_done()} of {wanted} epochs; the command that trains it goes"
-            f" on, and the file {run.best} is taken as it is"
+            f"{path}: is not finished: it has {run.epochs_done()} of {epochs} epochs; run the command that trains it"
+            f" again to finish it, or name the file {run.best}, which is taken as it is"
         )
     return load_checkpoint(run.best, *kinds)
 

@@ -1,27 +1,35 @@
-"""The formats that a backbone's weights come in: how each names its tensors, and how it is recognised.
+"""The formats that a backbone's weights come in: how a file names its tensors, and how it is recognised.
 
-A file is read strictly: all keys, all shapes, nothing left over. (Cutting prefixes off and loading
-with `strict=False` loads nothing and says nothing.)
+A file is read strictly: all keys, all shapes, nothing left over. (Cutting prefixes off and loading with `strict=False`
+can load nothing, without a word.)
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fercache.errors import WeightsError, raise_problems
 from fercache.files import open_regular
+from fercache.models.backbones import BACKBONES
 from fercache.models.checkpoint import load_tensors
-from fercache.models.frame_network import ARCHITECTURES, Architecture
 from fercache.models.numpy_pickle import TORCH_MAGIC, read_numpy_pickle
 
+if TYPE_CHECKING:
+    from fercache.models.backbone import Backbone
+
 Tensors = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+COUNTER = "num_batches_tracked"
+"""Counts steps of training and changes nothing that a network computes; older files lack it."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What weights are stored in."""
 
 
 class AmbiguousFormat(WeightsError):
@@ -32,137 +40,98 @@ class AmbiguousFormat(WeightsError):
         self.formats = formats
 
 
-COUNTER = "num_batches_tracked"
-"""Counts, and changes nothing that a network computes; older files lack it."""
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What weights are stored in."""
-
-
 @dataclass(frozen=True)
-class Format:
-    """One way to write a backbone's tensors."""
+class WeightFormat:
+    """One way to write a backbone's tensors to a file, with a classifier behind them that is dropped."""
 
     name: str
     """What `--format` calls it."""
-    words: str
-    architecture: Architecture
-    file_key: Callable[[str], str]
-    """A tensor's name in our network -> its key in the file."""
+    marker: str
+    """A key that every such file has."""
     classifier: str
-    """Key of the identity or ImageNet classifier, which is dropped, without `.weight`."""
-    convolutional: bool = False
+    """Key of the identity or ImageNet classifier, without `.weight`."""
+    file_key: Callable[[str], str] = str
+    """A tensor's name in our network -> its key in the file."""
+    classifier_is_convolution: bool = False
     """Whether that classifier is written as a 1x1 convolution."""
     bgr: bool = False
-    """Whether the first convolution expects BGR; it is turned to RGB."""
+    """Whether the first convolution expects BGR; its weights are reordered to RGB."""
+    pickled: bool | None = None
+    """Whether the file is a pickle of numpy arrays (True) or saved by torch (False); None: either."""
 
     @property
     def classifier_keys(self) -> tuple[str, str]:
         """The file's keys of that classifier."""
         return f"{self.classifier}.weight", f"{self.classifier}.bias"
 
-    def tensors(self, path: Path, content: Mapping[str, torch.Tensor]) -> tuple[Tensors, dict[str, str], int]:
-        """The network's tensors, each of its names -> the file's key, and the classes of the dropped classifier.
+    def tensors(self, path: Path, content: Mapping[str, torch.Tensor], backbone: Backbone) -> LoadedTensors:
+        """The backbone's tensors from the `content` of `path`.
 
         Raises WeightsError naming every key that is missing, left over, of another shape or not finite.
         """
-        shapes = backbone_shapes(self.architecture.name)
-        keys = {name: self.file_key(name) for name in shapes}
-        kept = {name: key for name, key in keys.items() if not name.endswith(COUNTER)}
-        counters = {key for name, key in keys.items() if name.endswith(COUNTER)}
-        found = {key: shape for key, shape in shapes_of(content).items() if key not in counters}
+        keys = {name: self.file_key(name) for name in backbone.shapes}
+        loaded_keys = {name: key for name, key in keys.items() if not name.endswith(COUNTER)}
+        counters = keys.keys() - loaded_keys.keys()
+        counter_keys = {keys[name] for name in counters}
+        shapes = {key: shape for key, shape in shapes_of(content).items() if key not in counter_keys}
         weight, bias = self.classifier_keys
-        classes = (found.get(bias) or (0,))[0]
-        expected = {key: shapes[name] for name, key in kept.items()}
+        classes = (shapes.get(bias) or (0,))[0]
+        expected = {key: backbone.shapes[name] for name, key in loaded_keys.items()}
         # The classifier is dropped, but it must be there, with any number of classes.
-        tail = (1, 1) if self.convolutional else ()
-        expected |= {weight: (classes, self.architecture.embedding_dim, *tail), bias: (classes,)}
-        check_shapes(path, self.architecture, found, expected)
+        sides = (1, 1) if self.classifier_is_convolution else ()
+        expected |= {weight: (classes, backbone.embedding_dim, *sides), bias: (classes,)}
+        check_shapes(path, backbone.name, shapes, expected)
         check_numbers(path, {key: content[key] for key in expected})
-        tensors = {
-            name: content[keys[name]].float() if name in kept else torch.tensor(0) for name in shapes
-        }  # counters begin at 0
+        # In the network's own order; counters start at 0.
+        tensors = {n: torch.tensor(0) if n in counters else content[key].float() for n, key in keys.items()}
         if self.bgr:
-            first = f"{self.architecture.first_conv}.weight"
+            first = f"{backbone.first_conv}.weight"
             tensors[first] = tensors[first][:, [2, 1, 0]].contiguous()
-        return tensors, kept, classes
+        return LoadedTensors(tensors, loaded_keys, classes)
 
 
-def dag_name(name: str) -> str:
-    """The dag file's name of a torchvision ResNet50 tensor: layer1.0.conv1.weight -> conv2_1_1x1_reduce.weight."""
-    stem = re.fullmatch(r"(conv1|bn1)\.(\w+)", name)
-    if stem:
-        return f"conv1_7x7_s2{'_bn' if stem[1] == 'bn1' else ''}.{stem[2]}"
-    match = re.fullmatch(r"layer(\d)\.(\d)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(\w+)", name)
-    if not match:
-        raise ValueError(f"{name} is no tensor of ResNet50")
-    layer, block, kind, place, projection, tensor = match.groups()
-    if projection is not None:
-        part, norm = "1x1_proj", projection == "1"
-    else:
-        part, norm = {"1": "1x1_reduce", "2": "3x3", "3": "1x1_increase"}[place], kind == "bn"
-    return f"conv{int(layer) + 1}_{int(block) + 1}_{part}{'_bn' if norm else ''}.{tensor}"
+@dataclass(frozen=True)
+class LoadedTensors:
+    """What a format made of a file."""
+
+    tensors: Tensors
+    keys: dict[str, str]
+    """Name of each tensor in our network -> its key in the file."""
+    dropped_classes: int
+    """How many classes the dropped classifier has."""
 
 
-VGG16_CONVS = {
-    **{0: "1_1", 2: "1_2", 5: "2_1", 7: "2_2", 10: "3_1", 12: "3_2", 14: "3_3"},
-    **{17: "4_1", 19: "4_2", 21: "4_3", 24: "5_1", 26: "5_2", 28: "5_3"},
-}
-"""Places in torchvision's VGG16 -> the layers' numbers in the paper."""
+def weight_formats() -> dict[str, tuple[Backbone, WeightFormat]]:
+    """Every format by its name, with the backbone whose weights it holds."""
+    backbones = [entry.load() for entry in BACKBONES.values()]
+    return {form.name: (backbone, form) for backbone in backbones for form in backbone.formats}
 
 
-def vggface_name(name: str) -> str:
-    """The VGG-Face file's name of a torchvision VGG16 tensor: features.0.weight -> conv1_1.weight."""
-    part, place, tensor = name.split(".")
-    layer = f"conv{VGG16_CONVS[int(place)]}" if part == "features" else {"0": "fc6", "3": "fc7"}[place]
-    return f"{layer}.{tensor}"
+def check_format(name: str) -> None:
+    """Raise WeightsError with the known formats unless `name` is one."""
+    if name not in weight_formats():
+        raise WeightsError(f"--format: found {name!r}, expected one of {', '.join(weight_formats())}")
 
 
-def same_name(name: str) -> str:
-    """torchvision's own names."""
-    return name
-
-
-_FACES, _IMAGENET, _VGGFACE = (ARCHITECTURES[name] for name in ("resnet50-vggface2", "resnet50-imagenet", "vggface"))
-DAG = Format("dag", "VGGFace2 ResNet50 as converted by Albanie", _FACES, dag_name, "classifier", convolutional=True)
-PICKLE = Format("pkl", "VGGFace2 ResNet50 as pickled numpy arrays, BGR", _FACES, same_name, "fc", bgr=True)
-VGGFACE_DAG = Format("vggface-dag", "VGG-Face as converted by Albanie", _VGGFACE, vggface_name, "fc8")
-TORCHVISION = (
-    Format("torchvision-imagenet", "torchvision's ImageNet ResNet50", _IMAGENET, same_name, "fc"),
-    Format("torchvision-vggface2", "VGGFace2 ResNet50 under torchvision's names, RGB", _FACES, same_name, "fc"),
-    Format(
-        "torchvision-vggface2-bgr",
-        "VGGFace2 ResNet50 under torchvision's names, BGR",
-        _FACES,
-        same_name,
-        "fc",
-        bgr=True,
-    ),
-)
-"""Three networks that no key or shape tells apart."""
-FORMATS = {form.name: form for form in (DAG, PICKLE, VGGFACE_DAG, *TORCHVISION)}
-
-
-def get_format(name: str) -> Format:
-    """The format of that name; WeightsError with the known ones otherwise."""
-    if name not in FORMATS:
-        raise WeightsError(f"--format: found {name!r}, expected one of {', '.join(FORMATS)}")
-    return FORMATS[name]
-
-
-def possible_formats(path: Path, content: Mapping[str, torch.Tensor], pickled: bool) -> tuple[Format, ...]:
+def possible_formats(
+    path: Path, content: Mapping[str, torch.Tensor], pickled: bool
+) -> dict[str, tuple[Backbone, WeightFormat]]:
     """The formats that the contents of `path` can be in, `pickled` as numpy arrays or saved by torch.
 
-    Raises WeightsError where the keys are those of no network known here.
+    Raises WeightsError where the keys are those of no known network.
     """
-    if "conv1_7x7_s2.weight" in content:
-        return (DAG,)
-    if "conv1_1.weight" in content:
-        return (VGGFACE_DAG,)
-    if "layer1.0.conv1.weight" in content:
-        return (PICKLE,) if pickled else TORCHVISION
-    shown = ", ".join(list(map(str, content))[:5]) + (", ..." if len(content) > 5 else "")
-    names = ", ".join(form.name for form in FORMATS.values())
-    raise WeightsError(f"{path}: its {len(content)} keys ({shown}) are those of no format known here ({names})")
+    formats = weight_formats()
+    possible = {
+        name: (backbone, form)
+        for name, (backbone, form) in formats.items()
+        if form.marker in content and form.pickled in (None, pickled)
+    }
+    if not possible:
+        shown = ", ".join(list(map(str, content))[:5]) + (", ..." if len(content) > 5 else "")
+        raise WeightsError(
+            f"{path}: its {len(content)} keys ({shown}) are those of no known format ({', '.join(formats)})"
+        )
+    return possible
 
 
 def read_file(path: Path) -> tuple[Mapping, bool]:
@@ -179,8 +148,8 @@ def read_file(path: Path) -> tuple[Mapping, bool]:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     if start == b"\x89HDF\r\n\x1a\n":
         raise WeightsError(
-            f"{path}: is an HDF5 file, as keras-vggface's weights are; that network pads and normalises otherwise,"
-            " so it is another function: take the .pth or .pkl files"
+            f"{path}: is an HDF5 file, as keras-vggface's weights are; that network pads and normalises in another way,"
+            " so it computes something else: take the .pth or .pkl files"
         )
     if start.startswith(b"PK"):
         return load_tensors(path), False
@@ -197,13 +166,6 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
-@cache
-def backbone_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of a backbone's tensors."""
-    with torch.device("meta"):
-        return shapes_of(ARCHITECTURES[architecture].build().state_dict())
-
-
 def shapes_of(tensors: Mapping) -> dict[str, tuple]:
     """Name -> shape; for what is no tensor its type, which is no shape."""
     return {
@@ -213,14 +175,14 @@ def shapes_of(tensors: Mapping) -> dict[str, tuple]:
 
 
 def check_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise WeightsError naming every tensor that holds other things than finite numbers in float32's range."""
+    """Raise WeightsError naming every tensor that holds anything but finite numbers in float32's range."""
     problems = []
     for name, tensor in tensors.items():
         counter = name.endswith(COUNTER)
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or not (counter or tensor.dtype in FLOATS):
-            found = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})"
-            problems.append(f"{path}: {name}: holds {found}, expected floating-point numbers")
+            kind = f"{tensor.dtype} ({tensor.layout}, {tensor.device.type})"
+            problems.append(f"{path}: {name}: holds {kind}, expected floating-point numbers")
         elif not counter and not torch.isfinite(tensor.float()).all():
             problems.append(f"{path}: {name}: holds numbers that are not finite")
         elif name.endswith("running_var") and (tensor < 0).any():
@@ -228,21 +190,19 @@ def check_numbers(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     raise_problems(problems, WeightsError)
 
 
-def check_shapes(
-    path: Path, architecture: Architecture, found: Mapping[str, tuple], expected: Mapping[str, tuple]
-) -> None:
-    """Raise WeightsError unless names and shapes are the expected ones."""
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
+def check_shapes(path: Path, network: str, shapes: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
+    """Raise WeightsError unless names and shapes are those expected for the `network`."""
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected]
     problems = [
-        f"{path}: {len(names)} tensors are {what} for {architecture.name}: {', '.join(map(str, names[:5]))}"
+        f"{path}: {len(names)} tensors are {what} for {network}: {', '.join(map(str, names[:5]))}"
         + (", ..." if len(names) > 5 else "")
         for what, names in (("missing", missing), ("too many", unexpected))
         if names
     ]
     problems += [
-        f"{path}: {name}: found shape {found[name]}, expected {shape}"
+        f"{path}: {name}: found shape {shapes[name]}, expected {shape}"
         for name, shape in expected.items()
-        if name in found and found[name] != shape
+        if name in shapes and shapes[name] != shape
     ]
     raise_problems(problems, WeightsError)

@@ -1,70 +1,87 @@
-"""The temporal heads: windows of cached rows to logits at every position, or in the middle alone.
+"""The registry of temporal heads. Reading it imports no torch, so that help and settings can list the names.
 
-Legend: B windows, L positions, F rows (one a present frame), D embedding, H hidden, C classes.
+A new head is a subclass of `fercache.models.head.Head` in a file of its own, and an entry here.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import torch
-from torch import nn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fercache.errors import ConfigError
-from fercache.models.gru import GRUHead
-from fercache.models.transformer import TransformerHead
+
+if TYPE_CHECKING:
+    from fercache.models.head import Head
 
 
-class LinearHead(nn.Module):
-    """A classifier on the embedding of each frame alone: what the embeddings say without time."""
+@dataclass(frozen=True)
+class HeadEntry:
+    """A head as the registry knows it."""
 
-    def __init__(self, classes: int, embedding_dim: int = 2048) -> None:
-        super().__init__()
-        self.classifier = nn.Linear(embedding_dim, classes)
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embeddings, float (B, L, D), to logits (B, L, C)."""
-        return self.classifier(windows)
-
-    def middle(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Embeddings, float (F, D), and the rows of each window, int64 (B, L), to logits in the middle (B, C)."""
-        return self.classifier(rows[index[:, index.shape[1] // 2]])
+    title: str
+    """In tables and on pages."""
+    summary: str
+    """What it is, for help."""
+    load: Callable[[], type[Head]]
+    """Imports and returns its class."""
+    learns: bool = True
+    """Whether it has parameters; a head without any is scored once."""
 
 
-class MeanHead(nn.Module):
-    """The mean of the frame network's logits over the window: smoothing, with nothing to train."""
+def _gru() -> type[Head]:
+    from fercache.models.gru import GRUHead
 
-    sees: ClassVar[str] = "logits"
-
-    def __init__(self, classes: int, embedding_dim: int = 2048) -> None:
-        super().__init__()
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Logits, float (B, L, C), to their mean at every position (B, L, C)."""
-        return windows.mean(dim=1, keepdim=True).expand_as(windows)
-
-    def middle(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Logits, float (F, C), and the rows of each window, int64 (B, L), to their mean (B, C)."""
-        return rows[index].mean(dim=1)
+    return GRUHead
 
 
-HEADS: dict[str, type[nn.Module]] = {
-    "gru": GRUHead,
-    "transformer": TransformerHead,
-    "linear": LinearHead,
-    "mean": MeanHead,
+def _transformer() -> type[Head]:
+    from fercache.models.transformer import TransformerHead
+
+    return TransformerHead
+
+
+def _linear() -> type[Head]:
+    from fercache.models.linear import LinearHead
+
+    return LinearHead
+
+
+def _mean() -> type[Head]:
+    from fercache.models.mean import MeanHead
+
+    return MeanHead
+
+
+HEADS = {
+    "gru": HeadEntry("GRU", "a bidirectional GRU of two layers", _gru),
+    "transformer": HeadEntry("Transformer", "a Transformer encoder of two layers", _transformer),
+    "linear": HeadEntry("Linear", "a classifier on each embedding alone", _linear),
+    "mean": HeadEntry("Mean", "the mean of the frame network's logits", _mean, learns=False),
 }
-"""Each is built from the number of classes and the embedding's length, and has a `forward` over whole windows and a
-`middle` that gives `forward`'s output in the middle of each window without computing the rest."""
 
 
-def get_head(name: object) -> type[nn.Module]:
-    """The class of the head of that name; ConfigError with the valid names otherwise."""
+def describe_heads() -> str:
+    """Every head with its summary, for help."""
+    return "; ".join(f"{name}: {entry.summary}" for name, entry in HEADS.items())
+
+
+def head_entry(name: str | None) -> HeadEntry:
+    """The entry of that name; ConfigError with the valid names otherwise."""
     if name not in HEADS:
         raise ConfigError(f"head: found {name!r}, expected one of {', '.join(HEADS)}")
-    return HEADS[str(name)]
+    return HEADS[name]
 
 
-def seen_by(head: type[nn.Module] | nn.Module) -> str:
-    """The cache's dataset that a head looks at: embedding or logits."""
-    return getattr(head, "sees", "embedding")
+def get_head(name: str | None) -> type[Head]:
+    """The class of the head of that name; ConfigError with the valid names otherwise."""
+    return head_entry(name).load()
+
+
+def head_numbers(name: str, classes: int, embedding_dim: int) -> int:
+    """How many numbers the tensors of a head have together."""
+    import torch
+
+    with torch.device("meta"):  # no memory is taken
+        head = get_head(name)(classes, embedding_dim)
+    return sum(tensor.numel() for tensor in head.state_dict().values())

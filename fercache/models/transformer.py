@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fercache.models.head import Head
 
-class TransformerHead(nn.Module):
+
+class TransformerHead(Head):
     """Projection, sinusoidal encoding along time, a pre-norm encoder of 2 layers, a classifier at every position."""
 
     def __init__(
@@ -38,10 +40,10 @@ class TransformerHead(nn.Module):
         return self.classifier(self.encoder(self._with_time(self.projection(windows))))
 
     def middle(self, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Embeddings, float (F, D), and the rows of each window, int64 (B, L), to logits in the middle (B, C).
+        """As in every head, on embeddings (F, D).
 
-        The projection is computed once a row; what comes after it depends on the position, by the encoding and the norm
-        behind it. In the last layer only the middle asks the others, and only its answer goes on.
+        The projection is computed once per row; what follows depends on the position. In the last layer only the middle
+        position is a query.
         """
         hidden = self._with_time(self.projection(rows)[index])  # (B, L, H)
         for layer in self.encoder.layers[:-1]:
@@ -54,23 +56,23 @@ class TransformerHead(nn.Module):
 
 
 def _middle_of_layer(layer: nn.TransformerEncoderLayer, hidden: torch.Tensor) -> torch.Tensor:
-    """The output (B, H) of a pre-norm layer without dropout, on (B, L, H), in the middle position."""
-    attention, at = layer.self_attn, hidden.shape[1] // 2
+    """The output (B, H) of a pre-norm layer without dropout, on (B, L, H), at the middle position."""
+    attention, half = layer.self_attn, hidden.shape[1] // 2
     normed = layer.norm1(hidden)
     query, key_value = attention.in_proj_weight.split([hidden.shape[2], 2 * hidden.shape[2]])
     query_bias, key_value_bias = attention.in_proj_bias.split([hidden.shape[2], 2 * hidden.shape[2]])
-    asked = functional.linear(normed[:, at], query, query_bias)[:, None]  # (B, 1, H)
+    queries = functional.linear(normed[:, half], query, query_bias)[:, None]  # (B, 1, H)
     keys, values = functional.linear(normed, key_value, key_value_bias).chunk(2, dim=2)  # (B, L, H) each
-    parts = [part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (asked, keys, values)]
-    answer = functional.scaled_dot_product_attention(*parts)  # (B, A, 1, H / A)
-    middle = hidden[:, at] + attention.out_proj(answer.transpose(1, 2).flatten(1))
+    parts = [part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (queries, keys, values)]
+    attended = functional.scaled_dot_product_attention(*parts)  # (B, A, 1, H / A)
+    middle = hidden[:, half] + attention.out_proj(attended.transpose(1, 2).flatten(1))
     return middle + layer.linear2(layer.activation(layer.linear1(layer.norm2(middle))))
 
 
 def sinusoidal_encoding(length: int, dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Positions 0..length-1 as float32 (length, dim): sin and cos in turn, as in Vaswani et al. 2017, 3.5.
 
-    Computed on `device`: to bring it to a GPU would wait for all that the GPU has to do.
+    Computed on `device`: a copy to a GPU would wait for everything queued there.
     """
     position = torch.arange(length, dtype=torch.float32, device=device)[:, None]
     rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * (-math.log(10_000.0) / dim))

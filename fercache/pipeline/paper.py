@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fercache.errors import ConfigError
+from fercache.models.heads import HEADS, head_entry
 from fercache.pipeline.steps import HeadRun, System
 
 
@@ -24,7 +25,6 @@ PAPER_CNNS = {
     "resnet50": PaperCNN("ResNet50", "resnet50", "none for random numbers, or imagenet"),
     "vggface2": PaperCNN("ResNet50 (VGGFace2)", "resnet50", f"resnet50_ft_dag.pth, {ALBANIE} or github.com/ox-vgg"),
 }
-HEAD_TITLES = {"gru": "GRU", "transformer": "Transformer"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class TableRow:
     def parse(cls, task: str, text: str) -> TableRow:
         """The row that the config writes as CNN or CNN+HEAD+HEAD; ConfigError where it is none."""
         cnn, *heads = text.split("+")
-        if cnn not in PAPER_CNNS or not set(heads) <= HEAD_TITLES.keys() or len(set(heads)) < len(heads):
-            expected = f"{', '.join(PAPER_CNNS)}, and +{', +'.join(HEAD_TITLES)} behind it"
+        if cnn not in PAPER_CNNS or not set(heads) <= HEADS.keys() or len(set(heads)) < len(heads):
+            expected = f"{', '.join(PAPER_CNNS)}, and +{', +'.join(HEADS)} behind it"
             raise ConfigError(f"reproduce.{task}: found {text!r}, expected one of {expected}")
         return cls(task, cnn, tuple(heads))
 
@@ -52,7 +52,7 @@ class TableRow:
     @property
     def title(self) -> str:
         """As the table has it."""
-        return " + ".join([PAPER_CNNS[self.cnn].title, *(HEAD_TITLES[head] for head in self.heads)])
+        return " + ".join([PAPER_CNNS[self.cnn].title, *(head_entry(head).title for head in self.heads)])
 
     @property
     def system(self) -> System:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fercache.config import Config
 from fercache.data.manifest import read_manifest
-from fercache.pipeline.steps import CNN, UNTRAINED
+from fercache.models.heads import head_entry
+from fercache.pipeline.steps import CNN
 from fercache.stages.extract import plan_extraction
 from fercache.stages.finetune import measure_finetune
 from fercache.stages.train_temporal import measure_head
@@ -39,7 +40,9 @@ def probe(config: Config, heads: tuple[str, ...]) -> dict[str, float]:
         rates["extract"] = plan.frames_per_s
     task = read_manifest(manifest, config.task, files=False).task.name
     head_rates = []
-    for head in set(heads) - set(UNTRAINED):
+    for head in heads:
+        if not head_entry(head).learns:
+            continue
         log.info("measuring train-temporal, head %s", head)
         embedding_dim = plan.setup.shape.embedding_dim
         head_rates.append(measure_head(head, config.train_temporal, task, embedding_dim, threads=config.threads))

@@ -9,6 +9,7 @@ from pathlib import Path
 from fercache.config import Config, as_plain
 from fercache.data.manifest import Video, read_manifest
 from fercache.data.shards import deal
+from fercache.models.heads import head_entry
 from fercache.pipeline.graph import FILES, Step, StepProgress
 from fercache.pipeline.staleness import stale_cache, stale_ensemble, stale_predictions, stale_run
 from fercache.rundir import RunDir
@@ -19,8 +20,6 @@ REPORT = "report.html"
 """The page, in the project's folder."""
 NO_FILE = ("none", "imagenet")
 """Weights to start fine-tuning from that are not files."""
-UNTRAINED = ("mean",)
-"""Heads without parameters: one epoch scores them."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class _StepMaker:
         run = self._path(head.folder)
         seed = self.config.seed if head.seed is None else head.seed
         settings = {**as_plain(self.config.train_temporal), "head": head.head, "seed": seed}
-        if head.head in UNTRAINED:
+        if not head_entry(head.head).learns:
             settings |= {"epochs": 1, "warmup": 0.0}
         seeded = () if head.seed is None else ("--set", f"seed={seed}", "-o", run)
         return Step(

@@ -63,8 +63,8 @@ def finetune(
         inputs = _read_inputs(manifest, settings, task, job)
         weights, record = inputs.weights, inputs.weights.preprocessing
         values = {
-            "arch": weights.architecture.family,
-            "architecture": weights.architecture.name,
+            "arch": weights.arch,
+            "architecture": weights.backbone.name,
             "image_size": record.image_size,
             "weights_digest": weights.backbone_digest,
         }
@@ -72,12 +72,12 @@ def finetune(
             return out
         log.info(
             "%s on %s, %s, %d threads, %d px; %d steps of at most %d frames an epoch, over %d ranks",
-            *(weights.architecture.name, runtime.device(), job.precision, job.threads, record.image_size),
+            *(weights.backbone.name, runtime.device(), job.precision, job.threads, record.image_size),
             *(inputs.data.steps, settings.batch_size, job.ranks.count),
         )
         task_record = inputs.manifest.task
         header = {
-            "architecture": weights.architecture.name,
+            "architecture": weights.backbone.name,
             "task": task_record.name,
             "preprocessing": record.as_plain(),
             "train_prior": class_shares(inputs.data.frames["train"].labels.numpy(), task_record).tolist(),

@@ -25,7 +25,6 @@ from fercache.data.manifest import read_manifest
 from fercache.data.time_line import TimeLine, WindowSet
 from fercache.errors import CacheError, ConfigError, DataError, RunError, collect_errors, raise_problems
 from fercache.models.checkpoint import FRAME, HEAD, digest, load_run
-from fercache.models.heads import seen_by
 from fercache.models.temporal import MiddleOutput, network_of
 from fercache.models.weights import from_checkpoint
 from fercache.training.engine import Batch, infer
@@ -109,7 +108,7 @@ def _check_cache(model: Path, checkpoint: Mapping[str, Any], cache: Cache) -> No
             weights=weights.backbone_digest,
             classifier=weights.classifier_digest,
             task=weights.task,
-            architecture=weights.architecture.name,
+            architecture=weights.backbone.name,
             preprocessing=weights.preprocessing.as_plain(),
         )
     if made_by.fingerprint != wanted.fingerprint:
@@ -139,7 +138,7 @@ def _middle_logits(
 ) -> np.ndarray:
     """A head's logits of all present frames of the videos, float32 (sum of F, C)."""
     device, network = runtime.device(), network_of(model, checkpoint)
-    sees = seen_by(network.head)
+    sees = network.head.sees
     check_before_use(cache, list(numbers), embedding=sees == "embedding", stop=stop.check)
     rows = MappedRows(cache, list(numbers), sees)
     line = TimeLine.of(numbers, checkpoint["window"])

@@ -46,7 +46,7 @@ class CacheInfo:
             facts[key] = value if isinstance(value, str) else json.dumps(value)
         if self.begun:
             facts["begun"] = f"{self.begun} videos that are not finished"
-        lines = [f"{self.cache.path}: {'packed' if self.cache.packed else 'a file a video'}"]
+        lines = [f"{self.cache.path}: {self.cache.store.title}"]
         lines += [f"  {name:14} {value}" for name, value in facts.items()]
         lines += [f"cannot be read: {problem}" for problem in self.problems]
         if self.missing:
@@ -70,7 +70,7 @@ def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = 
         frames=frames,
         skipped=skipped,
         bytes=sum(file.stat().st_size for file in {reader.file(video_id) for video_id in video_ids}),
-        begun=0 if reader.packed else len(begun_videos(cache)),
+        begun=0 if reader.store.one_file else len(begun_videos(cache)),
         problems=tuple(problems),
         missing=_missing(read_manifest(manifest, task).videos if manifest else (), video_ids),
     )
@@ -122,7 +122,7 @@ def verify_cache(
     CacheError where a packed cache is to be fixed.
     """
     reader = Cache(cache)
-    if fix and reader.packed:
+    if fix and reader.store.one_file:
         raise CacheError(f"{cache}: is packed, and no video can be removed from it; pack it anew")
     videos = read_manifest(manifest, task, frames=True).videos if manifest else ()
     listed, video_ids = {video.video_id: video for video in videos}, reader.video_ids()

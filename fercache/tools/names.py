@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from fercache.config.settings import Setting
+from fercache.models.backbones import archs
+from fercache.models.heads import HEADS
 from fercache.tasks import TASKS
 
 NAMES: dict[str, Callable[[], Collection[str]]] = {
     "task": lambda: TASKS,
-    "finetune.arch": lambda: ("resnet50", "vggface"),
-    "train_temporal.head": lambda: ("gru", "transformer", "linear", "mean"),
+    "finetune.arch": archs,
+    "train_temporal.head": lambda: HEADS,
 }
 """Setting -> the names that are registered when it is asked."""
 

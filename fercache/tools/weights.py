@@ -70,11 +70,11 @@ def inspect_weights(
         undecided = error.formats
         weights = load_weights(source, form=undecided[0])
     layers = dict(weights.network().backbone.named_modules())
-    norm = layers.get(weights.architecture.first_norm or "none")
+    norm = layers.get(weights.backbone.first_norm or "none")
     if norm is None or not norm.running_mean.any():
         return Inspection(source, weights, undecided, None, "")
     frames = _read_faces(faces) if faces else _drawn_faces()
-    test = self_test(layers[weights.architecture.first_conv], norm, frames, weights.preprocessing.image_size)
+    test = self_test(layers[weights.backbone.first_conv], norm, frames, weights.preprocessing.image_size)
     drawn = "drawn ones, whose colours are not those of photographs: --faces takes real ones"
     return Inspection(source, weights, undecided, test, str(faces) if faces else drawn)
 
@@ -104,7 +104,7 @@ def describe_weights(inspection: Inspection) -> str:
     weights, undecided = inspection.weights, inspection.undecided
     keys, dropped_classes = weights.origin.keys, weights.origin.dropped_classes
     width = max(map(len, keys.values()), default=0)
-    lines = [f"{key:<{width}}  -> {name:<44} {tuple(weights.backbone[name].shape)}" for name, key in keys.items()]
+    lines = [f"{key:<{width}}  -> {name:<44} {tuple(weights.tensors[name].shape)}" for name, key in keys.items()]
     lines += [f"{key:<{width}}  -> dropped" for key in weights.origin.dropped_keys]
     classes = "none" if dropped_classes is None else f"{dropped_classes}, dropped"
     if weights.classifier is not None:
@@ -112,7 +112,7 @@ def describe_weights(inspection: Inspection) -> str:
     facts = {
         "file": inspection.source,
         "format": weights.origin.format,
-        "architecture": weights.architecture.name,
+        "architecture": weights.backbone.name,
         "tensors": f"{len(keys)} of the backbone",
         "classifier": f"classes: {classes}",
         "digest": weights.backbone_digest,
@@ -124,7 +124,7 @@ def describe_weights(inspection: Inspection) -> str:
     lines += ["", *(f"{name:<14} {value}" for name, value in facts.items()), ""]
     if inspection.test is not None:
         return "\n".join([*lines, *_test_lines(inspection, inspection.test)])
-    why = "were never trained" if weights.architecture.first_norm else "are not kept: the network has no batch norm"
+    why = "were never trained" if weights.backbone.first_norm else "are not kept: the network has no batch norm"
     return "\n".join([*lines, f"No self-test: statistics behind the first convolution {why}."])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import resource
 from pathlib import Path
 
 import h5py
@@ -101,12 +102,22 @@ def test_what_was_gathered_outlives_the_map(cache):
     np.testing.assert_array_equal(found.numpy(), all_rows(cache, "embedding")[:9])
 
 
-def test_no_file_stays_open(tmp_path):
-    cache = make(tmp_path / "cache")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc is Linux's")
+def test_more_files_than_a_process_may_usually_open(tmp_path):
+    begin_record(tmp_path / "cache", CacheRecord(MADE_BY, {}))
+    cache, videos = Cache(tmp_path / "cache"), [f"v{number:03}" for number in range(150)]
+    for number, video in enumerate(videos):
+        write(cache, video, np.full((2, 6), number, np.float16), number)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    rows = MappedRows(cache, list(COUNTS))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 20, hard))
+    try:
+        rows = MappedRows(cache, videos)
+        assert rows.gather(np.arange(300))[:, 0].tolist() == np.repeat(np.arange(150), 2).tolist()
+        del rows
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-    del rows
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")

@@ -12,7 +12,7 @@ import pytest
 from conftest import needs_mount
 from test_cache import MADE_BY, predictions, write
 
-from fercache.cache import verify
+from fercache.cache import hdf5_video
 from fercache.cache.mapped import MappedRows
 from fercache.cache.pack import pack
 from fercache.cache.predictions import read_predictions, write_predictions
@@ -248,7 +248,7 @@ def test_a_changed_byte_is_seen_before_use(cache, dataset):
 
 def test_a_file_is_verified_once_a_process(cache, monkeypatch):
     looked_at = []
-    monkeypatch.setattr(verify, "content_checksum", lambda *given: looked_at.append(1) or given[1].checksum)
+    monkeypatch.setattr(hdf5_video, "content_checksum", lambda *given: looked_at.append(1) or given[1].checksum)
     write(cache)
     for _ in range(3):
         check_before_use(cache, ["v"], embedding=True)

@@ -65,7 +65,7 @@ def damage_the_length(file):
         (damage_by_a_bit, ["another checksum"]),
         (damage_the_number, ["embedding: has numbers that are not finite", "another checksum"]),
         (damage_the_order, ["frame: the frame numbers do not ascend from 1", "another checksum"]),
-        (damage_the_skipped, ["skipped: has frames that are there, too", "another checksum"]),
+        (damage_the_skipped, ["skipped: has frames that have a row, too", "another checksum"]),
         (damage_the_type, ["/embedding is float32 (3, 4), expected float16 (3, any)"]),
         (damage_the_length, ["/logits is float32 (2, 7), expected float32 (3, 7)"]),
     ],

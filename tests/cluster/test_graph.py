@@ -19,8 +19,6 @@ from fercache.cluster.record import JobRecord, SubmissionRecord
 from fercache.cluster.slurm import SlurmLauncher, array_flag
 from fercache.config import Config, JobConfig, SlurmConfig, load_config
 from fercache.errors import ConfigError, RunError, Stopped
-from fercache.models.heads import HEADS, seen_by
-from fercache.pipeline.steps import UNTRAINED
 from fercache.runtime.group import first_host, ranks
 from fercache.runtime.job import queue_again
 
@@ -230,10 +228,6 @@ def test_the_plan_leaves_out_what_is_done(folder):
     assert (jobs["finetune"]["to_submit"], jobs["finetune"]["command"]) == (0, "")
     assert plan["disks"][0]["bytes_needed"] == (2048 * 2 + 4 * 7 + 4) * (60 + 10 + 30 + 20) * 2 + 6000 * 4
     assert sum(part["videos_done"] for part in plan["parts"]) == 2
-
-
-def test_heads_that_are_scored_once_are_those_that_see_logits():
-    assert {name for name, head in HEADS.items() if seen_by(head) == "logits"} == set(UNTRAINED)
 
 
 def test_what_is_missing_is_told_before_anything_is_queued(folder):

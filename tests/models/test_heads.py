@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import nn
 
 from fercache.data import windows
 from fercache.errors import ConfigError, WeightsError
-from fercache.models.frame_network import get_architecture
+from fercache.models.backbones import get_backbone
 from fercache.models.heads import HEADS, get_head
 from fercache.models.temporal import (
     EndToEnd,
@@ -34,7 +37,7 @@ WIDTH = 16
 
 def make(name, sizes):
     torch.manual_seed(1)
-    network = HEADS[name](7, WIDTH, **sizes).eval()
+    network = get_head(name)(7, WIDTH, **sizes).eval()
     for parameter in network.parameters():  # biases of zero would hide a forgotten one
         nn.init.normal_(parameter, std=0.3)
     return network
@@ -73,7 +76,7 @@ def test_the_middle_output_is_that_of_the_whole_window(head, frame, length):
 @torch.inference_mode()
 def test_the_middle_output_at_full_size(name):
     torch.manual_seed(2)
-    head = HEADS[name](7).eval()
+    head = get_head(name)(7).eval()
     embeddings = torch.randn(60, 2048, generator=RANDOM).relu()
     index = torch.from_numpy(windows.rows(np.arange(1, 61), np.arange(1, 61), 9)[0])
     assert relative_error(head.middle(embeddings, index), head(embeddings[index])[:, 4]) < 1e-5
@@ -101,7 +104,7 @@ def test_batch_order_does_not(head):
 
 
 def test_the_mean_by_hand():
-    head = HEADS["mean"](2, 2)
+    head = get_head("mean")(2, 2)
     rows = torch.tensor([[0.0, 2.0], [1.0, 0.0], [5.0, 1.0]])
     found = head.middle(rows, torch.tensor([[0, 0, 1], [0, 1, 2]]))
     torch.testing.assert_close(found, torch.tensor([[1 / 3, 4 / 3], [2.0, 1.0]]))
@@ -116,7 +119,7 @@ def test_the_linear_head_sees_its_frame_alone():
 
 
 def test_sizes_are_those_of_the_paper():
-    gru, transformer = HEADS["gru"](7), HEADS["transformer"](7)
+    gru, transformer = get_head("gru")(7), get_head("transformer")(7)
     assert (gru.gru.num_layers, gru.gru.hidden_size, gru.gru.bidirectional) == (2, 384, True)
     assert gru.projection.weight.shape == transformer.projection.weight.shape == (768, 2048)
     layer = transformer.encoder.layers[0]
@@ -136,7 +139,7 @@ def test_standardising_by_hand():
 
 
 def test_a_network_comes_back_from_its_checkpoint(tmp_path):
-    network = TemporalNetwork(HEADS["linear"](7, WIDTH), Standardise(WIDTH))
+    network = TemporalNetwork(get_head("linear")(7, WIDTH), Standardise(WIDTH))
     network.standardise.set(torch.rand(WIDTH), torch.rand(WIDTH))
     said = {"head": "linear", "train_prior": [0] * 7, "embedding_dim": WIDTH, "model": network.state_dict()}
     windows_ = IndexedWindows(torch.randn(4, WIDTH, generator=RANDOM), torch.tensor([[0, 1, 2], [1, 2, 3]]))
@@ -149,8 +152,8 @@ def test_a_network_comes_back_from_its_checkpoint(tmp_path):
 @pytest.fixture
 def end_to_end():
     torch.manual_seed(3)
-    backbone = get_architecture("resnet50-vggface2").build()
-    return EndToEnd(backbone, HEADS["gru"](7, hidden=24))
+    backbone = get_backbone("resnet50-vggface2").build()
+    return EndToEnd(backbone, get_head("gru")(7, hidden=24))
 
 
 def test_batch_norm_keeps_its_statistics(end_to_end):
@@ -186,3 +189,13 @@ def test_checkpointing_changes_no_gradient_and_freezing_leaves_the_head_alone(en
     found = gradients(frozen, frames)
     assert found and not any(name.startswith("backbone.") for name in found)
     torch.testing.assert_close(found["head.classifier.weight"], plain["head.classifier.weight"])
+
+
+def test_the_registry_says_which_heads_learn():
+    for entry in HEADS.values():
+        assert entry.learns == any(True for _ in entry.load()(2, 4).parameters())
+
+
+def test_the_names_are_known_without_torch():
+    code = "import sys, fercache.models.heads, fercache.models.backbones; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

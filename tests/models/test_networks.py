@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
 from fercache.errors import WeightsError
-from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
+from fercache.models.backbones import BACKBONES, get_backbone
+from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import VGGFACE2, Preprocessing, prepare
 from fercache.models.transformer import sinusoidal_encoding
 
@@ -17,7 +19,7 @@ RANDOM = torch.Generator().manual_seed(0)
 @pytest.fixture(scope="module")
 def frame_network():
     torch.manual_seed(0)
-    return FrameNetwork(ARCHITECTURES["resnet50-vggface2"], 7).eval()
+    return FrameNetwork(get_backbone("resnet50-vggface2"), 7).eval()
 
 
 def close(found, expected):
@@ -77,3 +79,25 @@ def test_the_record_survives_a_checkpoint():
     assert Preprocessing.from_plain(VGGFACE2.as_plain()) == VGGFACE2
     with pytest.raises(WeightsError, match="not one"):
         Preprocessing.from_plain({"mean": [1, 2, 3], "std": [1, 1, 1], "colour": "RGB"})
+
+
+@pytest.mark.parametrize(
+    ("name", "embedding_dim", "parameters"),
+    [("resnet50-vggface2", 2048, 23_508_032), ("resnet50-imagenet", 2048, 23_508_032), ("vggface", 4096, 134_260_544)],
+)
+def test_sizes_are_counted_and_are_those_that_are_known(name, embedding_dim, parameters):
+    """torchvision documents 25,557,032 and 138,357,544 parameters with classifiers of 1000 classes."""
+    backbone = get_backbone(name)
+    assert backbone.embedding_dim == embedding_dim
+    with torch.device("meta"):
+        network = backbone.build()
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert parameters + 1000 * (embedding_dim + 1) in (25_557_032, 138_357_544)
+    assert backbone.numbers == parameters + sum(buffer.numel() for buffer in network.buffers())
+
+
+def test_asking_for_a_size_draws_no_random_number():
+    before = torch.get_rng_state()
+    for entry in BACKBONES.values():
+        assert replace(entry.load()).embedding_dim > 0
+    assert torch.equal(torch.get_rng_state(), before)

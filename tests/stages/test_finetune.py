@@ -119,7 +119,7 @@ def test_every_row_of_the_paper_is_one_command(files, tmp_path, monkeypatch, nam
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 0, (words, result.output)
     tuned = load_weights(str(tmp_path / "cnn"))
-    assert (tuned.architecture.name, tuned.task) == (architecture, "expr")
+    assert (tuned.backbone.name, tuned.task) == (architecture, "expr")
     assert tuned.preprocessing.image_size == size
     dim = json.loads((tmp_path / "cache" / "provenance.json").read_text())["fields"]
     assert dim["architecture"] == architecture and len(metrics(tmp_path / "cnn")) == 1

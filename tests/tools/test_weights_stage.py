@@ -15,7 +15,8 @@ from fercache.data.annotations import labelled
 from fercache.data.loader import FrameLoader
 from fercache.data.manifest import read_manifest
 from fercache.errors import DataError
-from fercache.models.frame_network import ARCHITECTURES, FrameNetwork
+from fercache.models.backbones import get_backbone
+from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import IMAGENET, VGGFACE2, Preprocessing, prepare
 from fercache.models.selftest import Choice, SelfTest, candidates, self_test
 from fercache.tools.weights import _drawn_faces, _fitting_formats, describe_weights, inspect_weights
@@ -148,7 +149,7 @@ def test_a_file_whose_statistics_contradict_its_record_is_not_to_be_trusted(tmp_
 
 def test_an_undecided_file_is_inspected_and_told_what_speaks(folder):
     text = run("inspect", folder / "torchvision.pth").output
-    assert "format         torchvision-imagenet or torchvision-vggface2 or torchvision-vggface2-bgr" in text
+    assert "format         torchvision-vggface2 or torchvision-vggface2-bgr or torchvision-imagenet" in text
     assert "These statistics fit --format " in text and "DO NOT TRUST" not in text
     assert (
         "format         torchvision-imagenet\n"
@@ -226,7 +227,7 @@ def test_the_preprocessing_of_a_network_trained_on_real_faces_is_named(realfaces
     train, labels = labelled_faces(tmp_path / "m.csv", "train", 480)
     others, _ = labelled_faces(tmp_path / "m.csv", "validation", 128)
     torch.manual_seed(0)
-    network = FrameNetwork(ARCHITECTURES["resnet50-vggface2"], 7).train()
+    network = FrameNetwork(get_backbone("resnet50-vggface2"), 7).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.005, momentum=0.9)
     for step in range(50):
         if step == 20:

@@ -169,7 +169,7 @@ def _provenance(
         weights=loaded.backbone_digest,
         classifier=loaded.classifier_digest,
         task=loaded.task,
-        architecture=loaded.architecture.name,
+        architecture=loaded.backbone.name,
         preprocessing=loaded.preprocessing.as_plain(),
         precision=runtime.resolve_precision(settings.precision, recorded, device),
         dtype=settings.dtype,
@@ -216,7 +216,7 @@ def _file_digest(loaded: FrameWeights) -> str | None:
 
 def _shape(loaded: FrameWeights, provenance: Provenance) -> Shape:
     classes = None if loaded.classifier is None else len(loaded.classifier["bias"])
-    return Shape(loaded.architecture.embedding_dim, provenance.dtype, classes)
+    return Shape(loaded.backbone.embedding_dim, provenance.dtype, classes)
 
 
 def _check_names(cache: Path, videos: Sequence[Video]) -> None:

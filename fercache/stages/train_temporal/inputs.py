@@ -24,7 +24,7 @@ from fercache.data.manifest import Manifest, Video
 from fercache.data.time_line import TimeLine, WindowSet
 from fercache.errors import CacheError, ConfigError, DataError, raise_problems
 from fercache.models.checkpoint import END_TO_END, HEAD, digest, load_run
-from fercache.models.heads import get_head, seen_by
+from fercache.models.heads import get_head
 from fercache.models.temporal import EndToEnd, Standardise, TemporalNetwork, network_of
 from fercache.models.weights import FrameWeights, load_weights
 from fercache.training.sources import CachedRows, OpenedFrames, Source, cached_videos, trained_on
@@ -74,7 +74,7 @@ class Inputs:
 def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inputs:
     """Windows of the rows of a cache."""
     cache, head = Cache(path), get_head(settings.head)
-    if seen_by(head) == "logits" and cache.provenance.task != data.task.name:
+    if head.sees == "logits" and cache.provenance.task != data.task.name:
         contents = f"logits of task {cache.provenance.task}" if cache.provenance.classifier else "no logits"
         needed = f"head {settings.head} needs the cache of a frame network that was fine-tuned for {data.task.name}"
         raise CacheError(f"{path}: has {contents}; {needed}")
@@ -83,7 +83,7 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
     chosen = {split: [video for video in cached if video.split == split] for split in SPLITS}
     numbers = {video.video_id: cache.frame(video.video_id) for video in cached}
     splits = _splits(data, settings, chosen, numbers)
-    rows = {split: MappedRows(cache, windows.line.video_ids, seen_by(head)) for split, (_, windows) in splits.items()}
+    rows = {split: MappedRows(cache, windows.line.video_ids, head.sees) for split, (_, windows) in splits.items()}
     width, device = rows["train"].width, runtime.device()
 
     def network() -> TemporalNetwork:
@@ -96,7 +96,7 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
             for split, (labels, windows) in splits.items()
         },
         network=network,
-        check=lambda stop: check_before_use(cache, list(numbers), embedding=seen_by(head) == "embedding", stop=stop),
+        check=lambda stop: check_before_use(cache, list(numbers), embedding=head.sees == "embedding", stop=stop),
         kind=HEAD,
         header={"embedding_dim": width, "provenance": asdict(cache.provenance)},
         values={
@@ -148,7 +148,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
             checkpointing=settings.checkpointing,
         )
 
-    width = weights.architecture.embedding_dim
+    width = weights.backbone.embedding_dim
     return Inputs(
         splits={split: Split(labels, windows, sources[split]) for split, (labels, windows) in splits.items()},
         network=network,
@@ -156,7 +156,7 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
         kind=END_TO_END,
         header={
             "embedding_dim": width,
-            "architecture": weights.architecture.name,
+            "architecture": weights.backbone.name,
             "preprocessing": weights.preprocessing.as_plain(),
         },
         values={
@@ -195,7 +195,7 @@ def _start(data: Manifest, settings: TrainTemporalConfig, weights: FrameWeights)
     ]
     raise_problems(problems, ConfigError)
     made_by = trained_on(path, checkpoint)
-    wanted = (weights.backbone_digest, weights.architecture.name, weights.preprocessing.as_plain())
+    wanted = (weights.backbone_digest, weights.backbone.name, weights.preprocessing.as_plain())
     if (made_by.weights, made_by.architecture, made_by.preprocessing) != wanted:
         raise CacheError(f"{path}: was trained on a cache of another frame network than {settings.weights}")
     return network_of(path, checkpoint)

@@ -23,7 +23,7 @@ from fercache.data.datasets import EpochBatches
 from fercache.data.manifest import Manifest, read_manifest
 from fercache.errors import ConfigError, raise_problems
 from fercache.models.checkpoint import HEAD
-from fercache.models.heads import get_head, seen_by
+from fercache.models.heads import get_head, head_entry
 from fercache.models.temporal import MiddleOutput, TemporalNetwork
 from fercache.scoring.metrics import epoch_scores
 from fercache.stages.train_temporal.inputs import Inputs, from_cache, from_frames
@@ -61,11 +61,8 @@ def train_temporal(
     ConfigError for settings that do not fit, RunError where `out` contains something else.
     """
     settings = settings or TrainTemporalConfig()
-    head = get_head(settings.head)
-    _check(settings, seen_by(head), cache)
-    with torch.device("meta"):
-        learns = any(True for _ in head(1, 1).parameters())
-    if not learns:
+    _check(settings, get_head(settings.head).sees, cache)
+    if not head_entry(settings.head).learns:
         settings = replace(settings, epochs=1, warmup=0.0)  # its scores are measured once
     remedy = f"lower batch_size (found {settings.batch_size})"
     if settings.end_to_end and not settings.checkpointing:
