@@ -20,7 +20,7 @@ ASSET = re.compile(r"<(?:link|script|img|iframe|source|object|embed)\b[^>]*?\s(?
 
 def on_files(files: Files, config: Any) -> Files:  # noqa: ANN401 - MkDocs' own configuration
     """Add the pages that are generated."""
-    printed = subprocess.run([sys.executable, *SETTINGS], cwd=ROOT, check=True, capture_output=True, text=True)
+    printed = subprocess.run([sys.executable, *SETTINGS], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     files.append(File.generated(config, "reference/settings.md", content=printed.stdout))
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
         files.append(File.generated(config, f"measured/{path.name}", content=path.read_text(encoding="utf-8")))
