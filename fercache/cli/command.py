@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from fercache.config import Config, load_config
-from fercache.config.settings import SECTIONS, Setting, get_setting, join, settings_of
+from fercache.config.settings import SECTIONS, Setting, by_heading, get_setting, join, settings_of
 from fercache.tools.names import names_of
 
 ALIASES = {"weights_format": "--format"}
@@ -16,8 +16,7 @@ ALIASES = {"weights_format": "--format"}
 STAGES = ("finetune", "extract", "train_temporal", "predict", "ensemble")
 """The sections that commands which run the full pipeline read."""
 TYPED_CONFIG = "fercache.typed_config"
-
-
+"""Key of `-c` and `--set`, as they were typed, in the `meta` of click's context."""
 _CONFIG_HELP = "A YAML file, or the name of a shipped config.  [default: {}]"
 _SET_HELP = "A setting of this command's section, or of the top level; may be repeated."
 
@@ -78,9 +77,7 @@ class ConfigCommand(click.Command):
 
     def reads_setting(self, setting: Setting) -> bool:
         """Whether the setting has an effect on this command."""
-        if not setting.section:
-            return setting.key in self.reads
-        return setting.section in self.reads or setting.section.partition(".")[0] in self.reads
+        return (setting.section.partition(".")[0] or setting.key) in self.reads
 
     def option_of(self, setting: Setting) -> str | None:
         """The option of a setting, as in --epochs; None where it has none here."""
@@ -97,11 +94,10 @@ class ConfigCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then the settings it reads, with their options."""
-        own = [
-            p.get_help_record(ctx) for p in self.get_params(ctx) if not isinstance(p, (SettingOption, click.Argument))
-        ]
+        options = (p for p in self.get_params(ctx) if not isinstance(p, (SettingOption, click.Argument)))
+        rows = [option.get_help_record(ctx) for option in options]
         with formatter.section("Options"):
-            formatter.write_dl([record for record in own if record is not None])
+            formatter.write_dl([row for row in rows if row is not None])
         self._format_settings(formatter, "", "Settings shared by commands (in the YAML, or --set KEY=VALUE)")
         if self.section is not None:
             self._format_settings(
@@ -119,7 +115,7 @@ class ConfigCommand(click.Command):
         if not settings:
             return
         with formatter.section(title):
-            for heading, group in _by_heading(settings):
+            for heading, group in by_heading(settings):
                 rows = [self._setting_row(setting) for setting in group]
                 if heading is None:
                     formatter.write_dl(rows)
@@ -138,13 +134,3 @@ class ConfigCommand(click.Command):
         values = "|".join(names_of(setting)) or setting.metavar
         notes = [*([values] if values else []), f"default: {setting.default_words}"]
         return ", ".join(names), f"{setting.meaning}  [{'; '.join(notes)}]"
-
-
-def _by_heading(settings: Sequence[Setting]) -> Iterator[tuple[str | None, list[Setting]]]:
-    group: list[Setting] = []
-    for setting in settings:
-        if setting.heading and group:
-            yield group[0].heading, group
-            group = []
-        group.append(setting)
-    yield group[0].heading, group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,11 @@ class Setting:
         return self.kind is bool
 
     @property
+    def is_optional(self) -> bool:
+        """Whether it may be null."""
+        return without_none(self.kind) is not self.kind
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The values of a choice; empty for others."""
         return choices(self.kind)
@@ -75,14 +80,12 @@ class Setting:
         if self.rule is not None and not self.choices:
             is_range = self.rule.startswith(("from ", "above ")) and not words.startswith("a list")
             words += (" " if is_range else ": ") + self.rule
-        return words + (", or null" if without_none(self.kind) is not self.kind else "")
+        return words + (", or null" if self.is_optional else "")
 
     @property
     def default_words(self) -> str:
         """The default as YAML writes it, or what applies where none is set."""
-        if self.default in (None, ()) and self.unset is not None:
-            return self.unset
-        return value_words(self.default)
+        return value_words(self.default) if self.unset is None else self.unset
 
 
 def value_words(value: object) -> str:
@@ -108,6 +111,16 @@ def settings_of(section: str) -> dict[str, Setting]:
 
 def _description(metadata: Any) -> dict[str, Any]:  # noqa: ANN401 - the mapping of a field
     return {key: metadata[key] for key in ("meaning", "rule", "unset", "metavar", "heading")}
+
+
+def by_heading(settings: Iterable[Setting]) -> list[tuple[str | None, list[Setting]]]:
+    """The settings in groups, each with its heading; the first group may have none."""
+    groups: list[tuple[str | None, list[Setting]]] = []
+    for setting in settings:
+        if setting.heading or not groups:
+            groups.append((setting.heading, []))
+        groups[-1][1].append(setting)
+    return groups
 
 
 def all_settings() -> Iterator[Setting]:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import yaml
 
 from fercache.config import Config
-from fercache.config.settings import SECTIONS, Setting, all_settings, get_setting, sections_alike, settings_of
+from fercache.config.settings import (
+    SECTIONS,
+    Setting,
+    all_settings,
+    by_heading,
+    get_setting,
+    sections_alike,
+    settings_of,
+)
 from fercache.errors import ConfigError
 from fercache.tools.names import names_of
 
@@ -59,7 +67,7 @@ def _shown(owner: object, sources: Mapping[str, str], section: str) -> Iterator[
 
 
 def _default_source(setting: Setting) -> str:
-    return f"default: {setting.unset}" if setting.unset and setting.default in (None, ()) else "default"
+    return "default" if setting.unset is None else f"default: {setting.unset}"
 
 
 def _as_yaml(value: object) -> str:
@@ -105,9 +113,10 @@ def _explained(setting: Setting, readers: Readers) -> str:
 
 
 def _expected(setting: Setting) -> str:
-    """Type and range, with the names of a registry where it chooses one of them."""
-    names = () if setting.choices else names_of(setting)
-    return setting.expected.replace("text", f"one of {', '.join(names)}", 1) if names else setting.expected
+    """Type and range, or the names of the registry that the setting chooses from."""
+    if setting.choices or not names_of(setting):
+        return setting.expected
+    return f"one of {', '.join(names_of(setting))}" + (", or null" if setting.is_optional else "")
 
 
 def _section_meaning(section: str) -> str:
@@ -148,30 +157,29 @@ def markdown_page(readers: Readers) -> str:
 
 
 def _tables(section: str, readers: Readers) -> Iterator[str]:
-    """A table for each group of a section; the readers in a sentence where they are those of all its keys."""
-    settings = list(settings_of(section).values())
-    # The option is part of a reader's words, as in `fercache finetune (--lr)`.
-    read_by = {setting.key: [words.partition(" (")[0] for words in readers(setting)] for setting in settings}
-    alike = all(commands == read_by[settings[0].key] for commands in read_by.values())
-    if alike:
-        yield f"Read by {_code_list(read_by[settings[0].key])}.\n"
-    head = ["key", "default", "values", "meaning", *([] if alike else ["read by"])]
-    for number, setting in enumerate(settings):
-        if setting.heading:
-            yield f"{'' if number == 0 else chr(10)}### {setting.heading}\n"
-        if setting.heading or number == 0:
-            yield _row(head) + "\n" + _row(["---"] * len(head))
-        default = setting.default_words
-        cells = [f"`{setting.key}`", default if default == setting.unset else f"`{default}`"]
-        yield _row(
-            [*cells, _expected(setting), setting.meaning, *([] if alike else [_code_list(read_by[setting.key])])]
-        )
-    yield ""
+    """A table for each group of a section's settings. All keys of a section have the same readers."""
+    settings = settings_of(section)
+    columns = ["key", "default", "values", "meaning"]
+    if section:
+        yield f"Read by {_reader_list(next(iter(settings.values())), readers)}.\n"
+    else:
+        columns.append("read by")
+    for heading, group in by_heading(settings.values()):
+        if heading is not None:
+            yield f"### {heading}\n"
+        rows = [_cells(setting) + ([] if section else [_reader_list(setting, readers)]) for setting in group]
+        yield "\n".join(map(_row, [columns, ["---"] * len(columns), *rows])) + "\n"
+
+
+def _cells(setting: Setting) -> list[str]:
+    default = f"`{setting.default_words}`" if setting.unset is None else setting.unset
+    return [f"`{setting.key}`", default, _expected(setting), setting.meaning]
 
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _code_list(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+def _reader_list(setting: Setting, readers: Readers) -> str:
+    """The commands that read a setting, without the option in `fercache finetune (--lr)`."""
+    return ", ".join(f"`{words.partition(' (')[0]}`" for words in readers(setting))

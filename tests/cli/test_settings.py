@@ -58,6 +58,7 @@ def received(monkeypatch):
 def test_every_setting_has_a_meaning_and_says_what_no_value_means(setting):
     assert setting.meaning.strip() and setting.meaning.endswith(".")
     assert setting.unset or setting.default is not None
+    assert setting.unset is None or setting.default in (None, ())
 
 
 @pytest.mark.parametrize("setting", list(all_settings()), ids=lambda setting: setting.name)
