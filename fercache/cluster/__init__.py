@@ -1,1 +1,1 @@
-"""The pipeline as a graph of SLURM's jobs: what it would take, its submission, and how it goes."""
+"""The pipeline as a graph of jobs on a cluster: its plan, its submission and its status."""

@@ -233,8 +233,7 @@ def _warnings(submission: Submission, rates: Mapping[str, float]) -> list[str]:
     if finetune.arch is None and finetune.weights not in NO_FILE:
         warnings.append("finetune.arch: is not set; disk space is computed for a ResNet50")
     try:
-        if largest := submission.largest_array():
-            submission.launcher.check_array(largest, PATIENCE_S)
+        submission.check_arrays(PATIENCE_S)
     except FercacheError as error:
         warnings.append(str(error))
     return warnings

@@ -77,9 +77,10 @@ class Submission:
             flags=(*slurm.flags, *job.resources.flags, *self.flags[job.section]),
         )
 
-    def largest_array(self) -> int:
-        """The largest number of a task; 0 where no job is an array."""
-        return max((job.shards or 0 for job in self.jobs), default=0)
+    def check_arrays(self, patience_s: float | None = None) -> None:
+        """Raise FercacheError where an array is too large for the cluster, or that is not known in time."""
+        if largest := max((job.shards or 0 for job in self.jobs), default=0):
+            self.launcher.check_array(largest, patience_s)
 
 
 def submit(config: Config, options: SubmitOptions, command: str) -> str:
@@ -91,13 +92,12 @@ def submit(config: Config, options: SubmitOptions, command: str) -> str:
     config = checked_config(config)
     with SubmissionRecord.read(Path(str(config.out))).locked(), runtime.stop_signals() as stop:
         submission = prepare_submission(config, options)
-        state, launcher = submission.state, submission.launcher
-        if largest := submission.largest_array():
-            launcher.check_array(largest)
+        state = submission.state
+        submission.check_arrays()
         submitted = _submit_jobs(submission, command, stop) if submission.jobs else []
         replaced = {number for job in submission.jobs for number in state.doomed[job.name]}
         if replaced:
-            launcher.cancel(sorted(replaced))
+            submission.launcher.cancel(sorted(replaced))
             log.info("cancelled, since they wait for what has failed or changed: %s", _list(replaced))
     return _summary(state, submitted)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fercache.cli import main
+from fercache.cluster import launchers
 from fercache.cluster.launcher import JobState, Launcher, QueuedJob
 from fercache.cluster.launchers import LAUNCHERS
 from fercache.errors import FercacheError
@@ -29,6 +32,16 @@ a,train,frames/a,,10,a
 b,validation,frames/b,,10,b
 """
 ECHO = "import sys; print(*sys.argv[1:])"
+
+
+def test_only_slurms_launcher_knows_its_commands():
+    folder = Path(launchers.__file__).parent
+    files = {
+        path.name
+        for path in folder.glob("*.py")
+        if re.search("sbatch|squeue|scancel|scontrol|srun|sacct", path.read_text())
+    }
+    assert files == {"slurm.py"}
 
 
 class LocalLauncher(Launcher):
