@@ -16,7 +16,7 @@ from fercache.cli.options import (
 )
 from fercache.cli.text import echo
 from fercache.errors import ConfigError
-from fercache.tasks import TASKS, get_task
+from fercache.tasks import TASK_NAMES, get_task
 
 
 @click.command()
@@ -42,7 +42,7 @@ def manifest_group() -> None:
 
 @manifest_group.command("affwild2")
 @click.argument("root", type=PATH)
-@click.option("--task", help=f"One of {', '.join(TASKS)}.")
+@click.option("--task", help=f"One of {', '.join(TASK_NAMES)}.")
 @lengths_option
 @click.option("--allow-unlabelled", is_flag=True, help="List the videos although none has labels of the task.")
 @out_option("The manifest to write.")
@@ -66,7 +66,7 @@ def affwild2(
 
     settings = read_config(config, None, sets, task=task)
     if settings.task is None:
-        raise ConfigError(f"--task is missing: one of {', '.join(TASKS)}")
+        raise ConfigError(f"--task is missing: one of {', '.join(TASK_NAMES)}")
     target = out if out is not None else required(settings.manifest, "--out", "manifest")
     known = read_lengths(lengths) if lengths else None
     manifest, account = build_manifest(root, get_task(settings.task), known, allow_unlabelled=allow_unlabelled)

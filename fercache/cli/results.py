@@ -18,6 +18,7 @@ from fercache.cli.options import (
 )
 from fercache.cli.text import echo
 from fercache.errors import ConfigError
+from fercache.results.export_formats import EXPORT_FORMATS
 
 DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
 """The runs whose validation predictions an ensemble takes where none are named."""
@@ -50,7 +51,8 @@ def ensemble(
         raise click.UsageError("give one of --search and --apply FILE")
     c = read_config(config, "ensemble", sets, manifest=manifest, folds=folds)
     paths = predictions or tuple(map(Path, c.ensemble.predictions)) or _default_predictions(c.out)
-    from fercache.results.ensemble_file import describe_search
+    from fercache.results.ensemble_file import read_ensemble
+    from fercache.results.ensemble_words import describe_search
     from fercache.stages.ensemble import apply_ensemble, search_ensemble
 
     if applied is not None:
@@ -60,7 +62,7 @@ def ensemble(
         return
     source = required(c.manifest, "--manifest", "manifest")
     file = search_ensemble(source, paths, result_path(out, c, "ensemble"), c.ensemble, task=c.task, seed=c.seed)
-    echo(f"{describe_search(file)}\n\n{file}")
+    echo(f"{describe_search(read_ensemble(file))}\n\n{file}")
 
 
 def _default_predictions(project: str | None) -> tuple[Path, ...]:
@@ -103,7 +105,9 @@ def evaluate(
 @click.command()
 @click.argument("predictions", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--format", "form", type=click.Choice(["abaw2021", "csv"]), default="abaw2021", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(list(EXPORT_FORMATS)), default=next(iter(EXPORT_FORMATS)), show_default=True
+)
 @manifest_option
 @config_options
 def export(
@@ -114,7 +118,7 @@ def export(
     source = required(c.manifest, "--manifest", "manifest")
     from fercache.stages.export import export as stage
 
-    echo(stage(predictions, source, out, form, task=c.task))  # type: ignore[arg-type]
+    echo(stage(predictions, source, out, form, task=c.task))
 
 
 @click.command()

@@ -57,9 +57,9 @@ def ensemble_unfit(file: Path, settings: Mapping[str, Any]) -> str | None:
     """Of an ensemble: how it was chosen."""
     if not file.exists():
         return None
-    from fercache.results.ensemble_file import read_ensemble  # here, since it brings scikit-learn along
+    from fercache.results.ensemble_file import read_ensemble  # here, since it brings SciPy along
 
-    before = read_ensemble(file).content["settings"]
+    before = read_ensemble(file).settings
     return _told(file, [(key, before[key], here) for key, here in settings.items() if before.get(key, here) != here])
 
 

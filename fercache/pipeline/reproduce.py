@@ -18,7 +18,7 @@ from fercache.pipeline import project
 from fercache.pipeline.graph import Step, run_steps
 from fercache.results.ensemble_file import read_ensemble
 from fercache.results.wording import as_table, digits, span
-from fercache.scoring.choice import SEARCHED
+from fercache.scoring.search import Weighting
 from fercache.stages.evaluate import evaluate
 from fercache.tasks import TASKS
 
@@ -233,7 +233,7 @@ def _project_config(row: Row, config: Config) -> Config:
 def _finetune(row: Row, config: Config) -> FinetuneConfig:
     """The recipe for a row, without what its network or its task's loss does not have."""
     weights, arch = _weights(row, config), NETWORKS[row.network].arch
-    multiclass = TASKS[row.task].kind == "one"
+    balancing = TASKS[row.task].loss_settings
     return dataclasses.replace(
         config.finetune,
         weights=weights,
@@ -242,8 +242,8 @@ def _finetune(row: Row, config: Config) -> FinetuneConfig:
         # VGG-Face is of 224 px alone.
         image_size=None if arch == "vggface" else config.finetune.image_size,
         zero_init_residual=config.finetune.zero_init_residual and weights == "none",
-        class_balance=config.finetune.class_balance if multiclass else 0.0,
-        positive_weights=config.finetune.positive_weights and not multiclass,
+        class_balance=config.finetune.class_balance if "class_balance" in balancing else 0.0,
+        positive_weights=config.finetune.positive_weights and "positive_weights" in balancing,
     )
 
 
@@ -260,7 +260,7 @@ def _table(out: Path, task: str, rows: list[Row], lacking: dict[Row, str], confi
     lines = [f"{TASKS[task].track}: validation split of {where}", "", *as_table(COLUMNS, cells), ""]
     if where == "synthetic faces":
         lines.append("These faces are drawn: nothing here compares with the paper's numbers, which are of Aff-Wild2.")
-    if TASKS[task].kind == "many":
+    if TASKS[task].scored_unit == "elements":
         lines.append(
             "Accuracy is by element; the paper's of the baseline looks like that of frames with all units right."
         )
@@ -292,10 +292,10 @@ def _numbers(out: Path, row: Row, absent: bool) -> list[str]:
         (found,) = evaluate(out / f"{row.task}.csv", [folder / project.predictions(row.system)])
         s = found.scores
         return [*digits(s.f1, s.accuracy, s.score), span(*found.interval), "", ""]
-    content = read_ensemble(folder / project.ensemble(row.system)).content
-    own, across = content["in_sample"][SEARCHED], content["across_folds"].get(SEARCHED)
-    others = [*digits(across["score"]), span(across["low"], across["high"])] if across else ["-", "-"]
-    return [*digits(own["f1"], own["accuracy"], own["score"]), span(own["low"], own["high"]), *others]
+    ensemble = read_ensemble(folder / project.ensemble(row.system))
+    own, across = ensemble.in_sample[Weighting.SEARCHED], ensemble.across_folds.get(Weighting.SEARCHED)
+    others = [*digits(across.score.value), span(across.score.low, across.score.high)] if across else ["-", "-"]
+    return [*digits(own.f1, own.accuracy, own.score.value), span(own.score.low, own.score.high), *others]
 
 
 def _of_paper(row: Row) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from fercache.report.colours import DASHES, SERIES, css, shade
 from fercache.report.markup import Element, element, svg
 from fercache.scoring.calibration import BINS, Calibration
-from fercache.scoring.honest import Value
+from fercache.scoring.cross_validation import Estimate
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def curves(name: str, of: Mapping[str, Sequence[float]], x_name: str = "epoch") 
     return svg(360, round(y - 4), f"{name} by {x_name}: {said}", *parts)
 
 
-def intervals(of: Mapping[str, Value], name: str) -> Element:
+def intervals(of: Mapping[str, Estimate], name: str) -> Element:
     """Scores as dots with their intervals as lines, a row each, the name above it."""
     bounds = [v for value in of.values() for v in (value.low, value.value, value.high) if math.isfinite(v)]
     ticks = nice_ticks(min(bounds), max(bounds))
@@ -103,14 +103,14 @@ def reliability(name: str, found: Calibration) -> Element:
     parts.append(_line(*start, *end, "even"))
     some = found.count > 0
     share = np.sqrt(found.count / max(1, found.count.max()))
-    points = [axes.at(x, y) for x, y in zip(found.said[some], found.found[some], strict=True)]
+    points = [axes.at(x, y) for x, y in zip(found.confidence[some], found.accuracy[some], strict=True)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts.append(element("polyline", points=path, fill="none", stroke=SERIES[0], stroke_width=1.5))
     parts += [
         element("circle", cx=x, cy=y, r=float(2 + 7 * size), fill=SERIES[0], fill_opacity=0.75)
         for (x, y), size in zip(points, share[some], strict=True)
     ]
-    rows = zip(np.flatnonzero(some), found.said[some], found.found[some], strict=True)
+    rows = zip(np.flatnonzero(some), found.confidence[some], found.accuracy[some], strict=True)
     said = "; ".join(f"from {place / BINS:.2f}: said {x:.2f}, so {y:.2f}" for place, x, y in rows)
     return svg(280, 272, f"Reliability of {name}, calibration error {found.ece:.4f}; {said}", *parts)
 
@@ -176,7 +176,7 @@ def _weights(names: Sequence[str], weights: np.ndarray) -> str:
     return ", ".join(f"{name} {weight:.3f}" for name, weight in zip(names, weights, strict=True))
 
 
-def _value(value: Value) -> str:
+def _value(value: Estimate) -> str:
     span = f" (95 % from {value.low:.4f} to {value.high:.4f})" if math.isfinite(value.low) else ""
     return f"{value.value:.4f}{span}"
 

@@ -23,8 +23,7 @@ from fercache.results.ensemble_file import FILE_NAME, EnsembleFile, read_ensembl
 from fercache.results.evaluation import Evaluation, evaluate_one
 from fercache.results.wording import names
 from fercache.rundir import RunDir
-from fercache.scoring.choice import Choice, surface
-from fercache.scoring.metrics import decide
+from fercache.scoring.search import score_surface
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -79,9 +78,9 @@ def find(folder: Path, data: Manifest, split: str, videos: Sequence[str]) -> Fin
     paths = list_predictions(folder, split)
     if not paths:
         raise DataError(f"{folder}: found no predictions of split {split}, expected files that `fercache predict` made")
-    paths.sort(key=lambda path: path.stem.count("+"))  # models before what was fused of them
     called = names([path.stem.removesuffix(f"-{split}") for path in paths], [path.stem for path in paths])
-    found = dict(zip(called, read_all(paths), strict=True))
+    named = zip(called, read_all(paths), strict=True)
+    found = dict(sorted(named, key=lambda one: one[1].chosen_on is not None))  # models, then what was fused of them
     ensembles = _ensembles(folder, found, split)
     main = ensembles[0] if ensembles else None
     shown = main.models if main else tuple(found)
@@ -105,10 +104,10 @@ def _ensembles(folder: Path, found: dict[str, Predictions], split: str) -> list[
     ensembles = []
     for path in sorted([*folder.glob(FILE_NAME), *folder.glob(f"*/{FILE_NAME}")]):
         file = read_ensemble(path)
-        if file.content["split"] != split:
+        if file.split != split:
             continue
-        if set(file.models) <= set(named):
-            ensembles.append(Ensemble(tuple(named[model] for model in file.models), file))
+        if set(file.fingerprints) <= set(named):
+            ensembles.append(Ensemble(tuple(named[model] for model in file.fingerprints), file))
         else:
             log.warning("%s: not all of its models' predictions are in %s; left out", path, folder)
     return sorted(ensembles, key=lambda one: -len(one.models))
@@ -131,8 +130,8 @@ def _runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _surface(ensemble: Ensemble, found: dict[str, Predictions], data: Manifest) -> Surface:
     frames = with_labels([found[name] for name in ensemble.models], data)
-    thresholds = ensemble.file.content["settings"]["thresholds"]
-    points, scores = surface(frames.outputs, ensemble.file.chosen, SURFACE_STEPS, thresholds=thresholds)
+    thresholds = ensemble.file.settings["thresholds"]
+    points, scores = score_surface(frames.outputs, ensemble.file.fusion, SURFACE_STEPS, thresholds=thresholds)
     return Surface(ensemble, points, scores)
 
 
@@ -147,9 +146,9 @@ def _stories(
     """The time lines of some videos: those asked for, else the best, the middle and the worst one."""
     outputs, task = frames.outputs, data.task
     probability = dict(zip(shown, outputs.probability(), strict=True))
-    decisions = {name: decide(task, probability[name], one.thresholds) for name, one in zip(shown, models, strict=True)}
+    decisions = {name: task.decide(probability[name], one.thresholds) for name, one in zip(shown, models, strict=True)}
     if main is not None:
-        chosen: Choice = main.file.chosen
+        chosen = main.file.fusion
         probability["ensemble"], decisions["ensemble"] = chosen.probability(outputs), chosen.decide(outputs)
     last = decisions[list(decisions)[-1]]
     places = _asked(frames, videos) if videos else _telling(frames, last, list(decisions)[-1])

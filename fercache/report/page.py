@@ -14,9 +14,9 @@ from fercache.report.findings import Ensemble, Findings, Surface
 from fercache.report.markup import Child, Element, document, element, figure, table
 from fercache.report.time_lines import time_line
 from fercache.results.evaluation import Evaluation
-from fercache.results.wording import about_intervals, counts, digits, or_nan, span
-from fercache.scoring.choice import SEARCHED, SINGLE
-from fercache.scoring.honest import Value
+from fercache.results.wording import about_intervals, counts, digits, span
+from fercache.scoring.cross_validation import Estimate
+from fercache.scoring.search import Weighting
 
 STYLE = """
 :root { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
@@ -76,12 +76,12 @@ def page(found: Findings) -> str:
 
 
 def _facts(found: Findings) -> str:
-    score, frames = found.task.score, counts([e.scores.frames for e in found.evaluations])
+    frames = counts([e.scores.frames for e in found.evaluations])
     videos = counts([len(e.videos) for e in found.evaluations])
     intervals_over = about_intervals(min(e.recordings for e in found.evaluations))
     return (
         f"{frames} labelled frames of {videos} videos, task {found.task.name}:"
-        f" E = {score.f1:g} F1 + {score.accuracy:g} accuracy. {intervals_over}"
+        f" E = {found.task.measure_in_words}. {intervals_over}"
     )
 
 
@@ -92,7 +92,7 @@ def _scores(found: Findings) -> list[Element]:
     ]
     columns = ("predictions", "F1", "accuracy", "E", "95 %", "epoch")
     parts: list[Element] = [table("Scores of the predictions in the folder", columns, rows)]
-    own = {e.name: Value(e.scores.score, *e.interval) for e in found.evaluations}
+    own = {e.name: Estimate(e.scores.score, *e.interval) for e in found.evaluations}
     across = {f"{one.name}, across folds": value for one in found.ensembles for value in _across(one)}
     caption = "E with its interval. What is said across folds was chosen on other recordings than it is scored on."
     parts.append(figure(intervals({**own, **across}, "E"), caption))
@@ -106,39 +106,41 @@ def _scores(found: Findings) -> list[Element]:
     return parts
 
 
-def _across(one: Ensemble) -> list[Value]:
+def _across(one: Ensemble) -> list[Estimate]:
     """The searched weights' score on folds that they were not chosen on; [] without folds."""
-    across = one.file.content["across_folds"].get(SEARCHED)
-    return [Value(across["score"], or_nan(across["low"]), or_nan(across["high"]))] if across else []
+    return [row.score for w, row in one.file.across_folds.items() if w is Weighting.SEARCHED]
 
 
 def _ensemble(one: Ensemble) -> list[Element]:
     """What an ensemble chose, and what it is worth."""
-    content = one.file.content
-    rows = []
-    for kind, title in (("in_sample", "on the frames chosen on"), ("across_folds", "across folds")):
-        for name, s in content[kind].items():
-            numbers = digits(s["f1"], s["accuracy"], s["score"])
-            rows.append((f"{name}, {title}", *numbers, span(or_nan(s["low"]), or_nan(s["high"]))))
-    chosen = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(one.models, content["weights"], strict=True))
-    caption = f"{one.name}: weights {chosen}; smoothed by {content['half_width']} frames to either side"
+    file, rows = one.file, []
+    for table_of, title in ((file.in_sample, "on the frames chosen on"), (file.across_folds, "across folds")):
+        for weighting, s in table_of.items():
+            numbers = digits(s.f1, s.accuracy, s.score.value)
+            rows.append((f"{weighting.value}, {title}", *numbers, span(s.score.low, s.score.high)))
+    chosen = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(one.models, file.fusion.weights, strict=True))
+    caption = f"{one.name}: weights {chosen}; smoothed by {file.fusion.half_width} frames to either side"
     return [
         table(caption, ("ensemble", "F1", "accuracy", "E", "95 %"), rows),
-        *(_note(note) for note in content["notes"]),
+        *(_note(note) for note in file.notes),
     ]
 
 
 def _weights(found: Surface) -> list[Element]:
-    chosen = found.ensemble.file.chosen
+    chosen = found.ensemble.file.fusion
     alone = np.eye(3)[int(found.scores[[_corner(found.points, place) for place in range(3)]].argmax())]
-    marks = {"chosen": chosen.weights, "equal weights": np.full(3, 1 / 3), f"{SINGLE} on this picture": alone}
+    marks = {
+        "chosen": chosen.weights,
+        "equal weights": np.full(3, 1 / 3),
+        f"{Weighting.BEST_SINGLE.value} on this picture": alone,
+    }
     picture = simplex_map(found.ensemble.models, found.points, found.scores, marks)
     caption = (
         "E at all weights of the three models, on the frames that the weights were chosen on. Each corner is a model"
         " alone. Where shades hardly differ, the choice of weights hardly matters."
     )
     if chosen.thresholds is not None:
-        caption += " Thresholds are the best at each of the weights; shades far from the best are lower bounds."
+        caption += " Thresholds are the best at each of the weights."
     return [figure(picture, caption)]
 
 

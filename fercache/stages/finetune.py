@@ -17,7 +17,6 @@ import torch
 
 from fercache import runtime
 from fercache.config import FinetuneConfig
-from fercache.data.annotations import class_shares
 from fercache.data.labelled import LabelledFrames, labelled_frames
 from fercache.data.loader import FrameBatch, FrameLoader, raise_bad_frames
 from fercache.data.manifest import Manifest, read_manifest
@@ -172,7 +171,7 @@ def _header(task: Task, weights: FrameWeights, labels: np.ndarray) -> dict[str, 
         "architecture": weights.architecture.name,
         "task": task.name,
         "preprocessing": weights.preprocessing.as_plain(),
-        "train_prior": class_shares(labels, task).tolist(),
+        "train_prior": task.prior(labels).tolist(),
     }
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.data.annotations import labelled
 from fercache.data.frames import decode
 from fercache.data.manifest import read_manifest
 from fercache.errors import DataError, WeightsError, raise_problems
@@ -192,7 +191,7 @@ def _manifest_faces(source: Path) -> list[str]:
     every, chosen = [], []
     for video in data.videos:
         frames = video.frames()
-        counts = labelled(video.labels(data.task), data.task)[frames.number - 1]
+        counts = data.task.labelled(video.labels(data.task))[frames.number - 1]
         every += frames.path
         chosen += [path for path, counted in zip(frames.path, counts, strict=True) if counted]
     return chosen or every

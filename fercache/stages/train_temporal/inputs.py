@@ -18,7 +18,6 @@ from fercache.cache.mapped import MappedRows
 from fercache.cache.reader import Cache
 from fercache.cache.verify import check_before_use
 from fercache.config import TrainTemporalConfig
-from fercache.data.annotations import labelled
 from fercache.data.frames import JoinedPaths
 from fercache.data.manifest import Manifest, Video
 from fercache.data.time_line import TimeLine, WindowSet
@@ -195,7 +194,7 @@ def _splits(
             problems += error.problems
             continue
         line = TimeLine.of({video.video_id: numbers[video.video_id] for video in videos[split]}, settings.window)
-        counts = labelled(labels, data.task)
+        counts = data.task.labelled(labels)
         if split == "train":
             centre = line.training_centres(counts, settings.window, settings.stride)
         else:
@@ -219,6 +218,6 @@ def _row_labels(data: Manifest, split: str, videos: Sequence[Video], numbers: Nu
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    if not any(labelled(labels, data.task).any() for labels in found):
+    if not any(data.task.labelled(labels).any() for labels in found):
         raise DataError(f"split {split}: no labelled frame in the {len(videos)} videos that are there")
     return np.concatenate(found)

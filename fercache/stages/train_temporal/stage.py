@@ -15,7 +15,6 @@ import torch
 
 from fercache import runtime
 from fercache.config import TrainTemporalConfig
-from fercache.data.annotations import class_shares
 from fercache.data.datasets import EpochBatches
 from fercache.data.manifest import Manifest, read_manifest
 from fercache.errors import ConfigError, raise_problems
@@ -86,7 +85,7 @@ def measure_head(
     runtime.seed_everything(0)
     network = TemporalNetwork(kind(len(record.classes), embedding_dim)).to(device)
     shape = (settings.batch_size, settings.window)
-    labels = torch.zeros(shape if record.kind == "one" else (*shape, len(record.classes)), dtype=torch.int64)
+    labels = torch.zeros(*shape, *record.label_shape(1)[1:], dtype=torch.int64)
     batch = Batch(torch.arange(shape[0]), torch.randn(*shape, embedding_dim, device=device), labels)
     plan = Fit(
         network=network,
@@ -140,7 +139,7 @@ def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTempor
         "task": data.task.name,
         "window": settings.window,
         "precision": job.precision,
-        "train_prior": class_shares(training.labels, data.task).tolist(),
+        "train_prior": data.task.prior(training.labels).tolist(),
         **inputs.header,
     }
     plan = Fit(
