@@ -169,7 +169,7 @@ TARGETS = {
     "predictions": Target(any_of("gru.h5"), lambda folder: read_all_predictions(folder / "gru.h5")),
     "ensemble file": Target(
         any_of("ensemble/ensemble.json"),
-        lambda folder: digest_of(read_ensemble(folder / "ensemble/ensemble.json").content),
+        lambda folder: digest_of(read_ensemble(folder / "ensemble/ensemble.json")),
     ),
     "checkpoint": Target(any_of("gru/best.pt"), lambda folder: read_model(folder / "gru")),
     "run record": Target(

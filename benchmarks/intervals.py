@@ -16,8 +16,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from fercache.scoring.intervals import Tally, draws, interval, tally, unknown_share
+from fercache.scoring.intervals import draws, interval
 from fercache.tasks import TASKS, Task
+from fercache.tasks.classification import Tally
 
 POPULATION = 6000
 BOOTSTRAP_DRAWS = 500
@@ -60,7 +61,7 @@ def recording(
     """Labels of one recording, and the decisions of two models."""
     longest = int(np.exp(random.uniform(4, np.log(design.longest)))) + 51 if design.longest > 1000 else design.longest
     frames, skill = int(random.integers(50, longest)), random.beta(2, 1.2)
-    if task.kind == "one":
+    if design.task != "au":
         shares = np.array(design.shares) / sum(design.shares)
         labels = random.choice(random.choice(len(shares), size=design.classes, p=shares), size=frames)
         guesses = [random.choice(len(shares), size=frames, p=shares) for _ in range(2)]
@@ -92,7 +93,7 @@ def population(design: Design, gain: float, seed: int) -> Population:
     for number in range(POPULATION):
         labels, decisions = recording(design, task, random, gain)
         for part, decided in zip(parts, decisions, strict=True):
-            part.append(tally(task, decided, labels, np.zeros(len(labels), int)))
+            part.append(task.tally(decided, labels, np.zeros(len(labels), int)))
         # Surer where right, as a model that knows something is.
         correct = decisions[0] == labels
         sure = correct + random.normal(0, 1, correct.shape) > 0.5
@@ -125,7 +126,7 @@ def simulate(design: Design, recordings: int, sets: int, populations: dict[str, 
     """Shares of data sets in which each interval holds the true value, and in which a difference is called a gain."""
     task, random = TASKS[design.task], np.random.default_rng(recordings)
     truth = {
-        name: [model.scores(task, np.ones((1, POPULATION)))[0] for model in one.models]
+        name: [task.score_tally(model, np.ones((1, POPULATION)))[0] for model in one.models]
         for name, one in populations.items()
     }
     base = populations["no gain"]
@@ -146,20 +147,20 @@ def simulate(design: Design, recordings: int, sets: int, populations: dict[str, 
             bounds: Callable[..., tuple[float, float]] = interval if method == "jackknife" else percentiles
             for name, one in populations.items():
                 first, second = (chosen(model, index) for model in one.models)
-                values = first.scores(task, weight), second.scores(task, weight)
+                values = task.score_tally(first, weight), task.score_tally(second, weight)
                 low, high = bounds(values[1] - values[0])
                 difference = truth[name][1] - truth[name][0]
                 note(f"{method}: difference, {name}", low <= difference <= high)
                 note(f"{method}: called a gain, {name}", low > 0)
                 if name == "no gain":
-                    unknown = (unknown_share(task, first),) if method == "jackknife" else ()
+                    unknown = (task.unknown_share(first),) if method == "jackknife" else ()
                     low, high = bounds(values[0], *unknown)
                     note(f"{method}: score", low <= truth[name][0] <= high)
             right, kept = weight @ base.right[index], weight @ base.kept[index]
             low, high = bounds(right / np.maximum(1, kept))
             note(f"{method}: coverage curve", low <= accuracy <= high)
         first = chosen(base.models[0], index)
-        off.append(first.scores(task, np.ones((1, recordings)))[0] - truth["no gain"][0])
+        off.append(task.score_tally(first, np.ones((1, recordings)))[0] - truth["no gain"][0])
     return {name: float(np.mean(held)) for name, held in hits.items()} | {"score is off by": float(np.mean(off))}
 
 

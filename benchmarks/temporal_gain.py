@@ -119,12 +119,11 @@ def drawn_scores(manifest: Path, paths: dict[str, Path], seed: int) -> dict[str,
     """Method -> its score, and what it is in each draw of recordings, (R,): the same draws for all methods."""
     from fercache.data.manifest import read_manifest
     from fercache.results.aligned import read_all, with_labels
-    from fercache.scoring.honest import results
-    from fercache.scoring.metrics import decide
+    from fercache.scoring.cross_validation import score_decisions
 
     outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
-    decisions = [decide(outputs.task, one) for one in outputs.probability()]
-    found = results(outputs, dict(zip(paths, decisions, strict=True)), seed)
+    decisions = [outputs.task.decide(one) for one in outputs.probability()]
+    found = score_decisions(outputs, dict(zip(paths, decisions, strict=True)), seed)
     return {name: (result.score.value, result.samples) for name, result in found.items()}
 
 

@@ -110,6 +110,19 @@ def test_an_upward_import_is_found(module, imported):
     assert violations(module, {imported})
 
 
+def names_a_kind_of_task(text: str) -> bool:
+    kinds, nodes = {"Classification", "Multiclass", "Multilabel"}, list(ast.walk(ast.parse(text)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return bool(kinds & names)
+
+
+def test_nothing_outside_tasks_tests_the_kind_of_a_task():
+    files = {path for path in PACKAGE.rglob("*.py") if path.parent.name != "tasks"}
+    assert not {path for path in files if names_a_kind_of_task(path.read_text(encoding="utf-8"))}
+    assert names_a_kind_of_task("isinstance(task, Multiclass)") and names_a_kind_of_task("tasks.Multilabel")
+
+
 def test_the_environment_is_read_in_one_place():
     readers = {path for path in PACKAGE.rglob("*.py") if reads_environment(path.read_text(encoding="utf-8"))}
     assert {path.parent.name for path in readers} == {"runtime"}

@@ -12,6 +12,7 @@ from fercache.cli.options import PATH, json_option, out_option, required, requir
 from fercache.cli.text import echo
 from fercache.config import Config
 from fercache.errors import ConfigError
+from fercache.results.export_formats import EXPORT_FORMATS
 
 DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
 """The runs whose validation predictions an ensemble takes where none are named."""
@@ -42,7 +43,8 @@ def ensemble(
     if searching == (applied is not None):
         raise click.UsageError("give one of --search and --apply FILE")
     paths = predictions or tuple(map(Path, config.ensemble.predictions)) or _default_predictions(config.out)
-    from fercache.results.ensemble_file import describe_search
+    from fercache.results.ensemble_file import read_ensemble
+    from fercache.results.ensemble_words import describe_search
     from fercache.stages.ensemble import apply_ensemble, search_ensemble
 
     if applied is not None:
@@ -52,7 +54,7 @@ def ensemble(
         return
     manifest, target = required_manifest(config), result_path(out, config, "ensemble")
     file = search_ensemble(manifest, paths, target, config.ensemble, task=config.task, seed=config.seed)
-    echo(f"{describe_search(file)}\n\n{file}")
+    echo(f"{describe_search(read_ensemble(file))}\n\n{file}")
 
 
 def _default_predictions(project: str | None) -> tuple[Path, ...]:
@@ -104,8 +106,8 @@ def evaluate(predictions: tuple[Path, ...], videos: bool, as_json: bool, config:
 @click.option(
     "--format",
     "export_format",
-    type=click.Choice(["abaw2021", "csv"]),
-    default="abaw2021",
+    type=click.Choice(list(EXPORT_FORMATS)),
+    default=next(iter(EXPORT_FORMATS)),
     show_default=True,
     help="abaw2021: the challenge's submission; csv: with probabilities.",
 )

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fercache.data.annotations import labelled, read_annotation
+from fercache.data.annotations import read_annotation
 from fercache.data.frames import list_frames
 from fercache.data.layouts import FRAMES, SETS, find_track, find_videos
 from fercache.data.manifest import Manifest, Video, check_video_id
@@ -202,5 +202,5 @@ def _reconcile(
     account.images += len(used)
     account.faceless += length - len(used)
     if labels is not None:
-        account.labelled += int(labelled(labels, task)[[frame - 1 for frame in used]].sum())
+        account.labelled += int(task.labelled(labels)[[frame - 1 for frame in used]].sum())
     return length, len(used)

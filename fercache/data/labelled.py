@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fercache.data.annotations import class_shares, labelled
 from fercache.data.manifest import Manifest
 from fercache.errors import DataError, raise_problems
 
@@ -42,7 +41,7 @@ def labelled_frames(data: Manifest, every_nth: int) -> dict[str, LabelledFrames]
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    shares = class_shares(frames["train"].labels.numpy(), data.task)
+    shares = data.task.prior(frames["train"].labels.numpy())
     absent = [name for name, share in zip(data.task.classes, shares, strict=True) if not share]
     if absent:
         log.warning("no training label of %s: the network will never predict them", ", ".join(absent))
@@ -63,7 +62,7 @@ def _read_split(data: Manifest, split: str, step: int) -> LabelledFrames:
             problems += error.problems
             continue
         row_labels = video_labels[frames.frame - 1]
-        chosen = np.flatnonzero(labelled(row_labels, data.task))
+        chosen = np.flatnonzero(data.task.labelled(row_labels))
         paths += [frames.paths[row] for row in chosen[::step]]
         labels.append(row_labels[chosen[::step]])
         unlabelled += len(row_labels) - len(chosen)

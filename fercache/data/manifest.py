@@ -65,8 +65,7 @@ class Video:
 
         Lines beyond the length are ignored and missing ones are -1, with a warning.
         """
-        shape = (self.num_frames,) if task.kind == "one" else (self.num_frames, len(task.classes))
-        labels = np.full(shape, task.invalid, dtype=np.int8)
+        labels = task.unlabelled(self.num_frames)
         if self.labels_path is not None:
             lines = read_annotation(self.labels_path, task)
             if len(lines) != self.num_frames:

@@ -18,7 +18,7 @@ from fercache.pipeline.project import check_project, write_project
 from fercache.pipeline.steps import NO_FILE, pipeline_steps
 from fercache.results.ensemble_file import read_ensemble
 from fercache.results.wording import as_table, digits, span
-from fercache.scoring.choice import SEARCHED
+from fercache.scoring.search import Weighting
 from fercache.stages.evaluate import evaluate
 from fercache.tasks import TASKS
 
@@ -161,7 +161,7 @@ def _project_config(row: TableRow, config: Config) -> Config:
 def _finetune_config(row: TableRow, config: Config) -> FinetuneConfig:
     """The fine-tuning of a row, without what its CNN or its task's loss does not have."""
     weights, arch = getattr(config.reproduce, row.cnn), PAPER_CNNS[row.cnn].arch
-    multiclass = TASKS[row.task].kind == "one"
+    balancing = TASKS[row.task].loss_settings
     return dataclasses.replace(
         config.finetune,
         weights=weights if _generated(row, weights) else str(Path(weights).resolve()),  # commands run in other folders
@@ -169,8 +169,8 @@ def _finetune_config(row: TableRow, config: Config) -> FinetuneConfig:
         arch=arch,
         image_size=None if arch == "vggface" else config.finetune.image_size,  # VGG-Face takes 224 px only
         zero_init_residual=config.finetune.zero_init_residual and weights == "none",
-        class_balance=config.finetune.class_balance if multiclass else 0.0,
-        positive_weights=config.finetune.positive_weights and not multiclass,
+        class_balance=config.finetune.class_balance if "class_balance" in balancing else 0.0,
+        positive_weights=config.finetune.positive_weights and "positive_weights" in balancing,
     )
 
 
@@ -182,7 +182,7 @@ def _table(rows: Sequence[TableRow], not_run: Mapping[TableRow, str], out: Path,
     lines = [f"{task.track}: validation split of {source}", "", *as_table(TABLE_COLUMNS, cells), ""]
     if synthetic:
         lines.append("These faces are drawn: nothing here compares with the paper's numbers, which are of Aff-Wild2.")
-    if task.kind == "many":
+    if task.scored_unit == "elements":
         lines.append("Accuracy is by element; the paper's baseline seems to count frames with all units right.")
     if any(row.heads and row not in not_run for row in rows):
         lines.append(
@@ -201,12 +201,12 @@ def _scores(row: TableRow, out: Path) -> list[str]:
         (evaluation,) = evaluate(out / f"{row.task}.csv", [folder / row.system.predictions])
         s = evaluation.scores
         return [*digits(s.f1, s.accuracy, s.score), span(*evaluation.interval), "", ""]
-    content = read_ensemble(folder / row.system.ensemble).content
-    in_sample, across = content["in_sample"][SEARCHED], content["across_folds"].get(SEARCHED)
+    ensemble = read_ensemble(folder / row.system.ensemble)
+    in_sample, across = ensemble.in_sample[Weighting.SEARCHED], ensemble.across_folds.get(Weighting.SEARCHED)
     return [
-        *digits(in_sample["f1"], in_sample["accuracy"], in_sample["score"]),
-        span(in_sample["low"], in_sample["high"]),
-        *([*digits(across["score"]), span(across["low"], across["high"])] if across else ["-", "-"]),
+        *digits(in_sample.f1, in_sample.accuracy, in_sample.score.value),
+        span(in_sample.score.low, in_sample.score.high),
+        *([*digits(across.score.value), span(across.score.low, across.score.high)] if across else ["-", "-"]),
     ]
 
 

@@ -58,9 +58,9 @@ def stale_ensemble(ensemble: Path, settings: Mapping[str, Any]) -> str | None:
     """Compare the settings of an ensemble's search."""
     if not ensemble.exists():
         return None
-    from fercache.results.ensemble_file import read_ensemble  # loads scikit-learn
+    from fercache.results.ensemble_file import read_ensemble  # loads SciPy
 
-    before = read_ensemble(ensemble).content["settings"]
+    before = read_ensemble(ensemble).settings
     return _reason(
         ensemble,
         [Difference(key, before[key], now) for key, now in settings.items() if before.get(key, now) != now],

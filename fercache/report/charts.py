@@ -13,7 +13,7 @@ from markupsafe import Markup
 from fercache.report.colours import DASHES, SERIES, shade
 from fercache.report.rendering import LINE_PX, render, wrapped
 from fercache.scoring.calibration import BINS, Calibration
-from fercache.scoring.honest import Value
+from fercache.scoring.cross_validation import Estimate
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def curves(name: str, runs: Mapping[str, Sequence[float]]) -> Markup:
     return render("curves.svg", name=name, runs=runs, axes=axes, lines=lines, height=round(legend_y - 4))
 
 
-def intervals(name: str, values: Mapping[str, Value]) -> Markup:
+def intervals(name: str, values: Mapping[str, Estimate]) -> Markup:
     """Scores as dots with their intervals as lines, a row each under its label."""
     bounds = [v for value in values.values() for v in (value.low, value.value, value.high) if math.isfinite(v)]
     ticks = nice_ticks(min(bounds), max(bounds))
@@ -74,7 +74,7 @@ def reliability(name: str, calibration: Calibration) -> Markup:
     ticks = (0, 0.25, 0.5, 0.75, 1)
     axes = Axes(46, 12, 220, 220, (0, 1), (0, 1), ticks, ticks, "predicted probability")
     bins = np.flatnonzero(calibration.count)
-    confidence, accuracy = calibration.said[bins], calibration.found[bins]
+    confidence, accuracy = calibration.confidence[bins], calibration.accuracy[bins]
     radius = 2 + 7 * np.sqrt(calibration.count[bins] / max(1, calibration.count.max()))
     dots = [
         {"from": start, "confidence": x, "accuracy": y, "xy": (axes.x_px(x), axes.y_px(y)), "radius": float(r)}

@@ -23,8 +23,7 @@ from fercache.results.ensemble_file import FILE_NAME, EnsembleFile, read_ensembl
 from fercache.results.evaluation import Evaluation, evaluate_one
 from fercache.results.wording import names
 from fercache.rundir import RunDir
-from fercache.scoring.choice import surface
-from fercache.scoring.metrics import decide
+from fercache.scoring.search import score_surface
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -111,10 +110,10 @@ def _ensembles(folder: Path, predictions: dict[str, Predictions], split: str) ->
     ensembles = []
     for path in sorted([*folder.glob(FILE_NAME), *folder.glob(f"*/{FILE_NAME}")]):
         file = read_ensemble(path)
-        if file.content["split"] != split:
+        if file.split != split:
             continue
-        if set(file.models) <= set(name_of):
-            ensembles.append(Ensemble(tuple(name_of[model] for model in file.models), file))
+        if set(file.fingerprints) <= set(name_of):
+            ensembles.append(Ensemble(tuple(name_of[model] for model in file.fingerprints), file))
         else:
             log.warning("%s: skipped: %s does not contain the predictions of all its models", path, folder)
     return sorted(ensembles, key=lambda ensemble: -len(ensemble.models))
@@ -137,8 +136,8 @@ def _runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _surface(ensemble: Ensemble, predictions: dict[str, Predictions], data: Manifest) -> Surface:
     aligned = with_labels([predictions[name] for name in ensemble.models], data)
-    thresholds = ensemble.file.content["settings"]["thresholds"]
-    points, scores = surface(aligned.outputs, ensemble.file.chosen, SURFACE_STEPS, thresholds=thresholds)
+    thresholds = ensemble.file.settings["thresholds"]
+    points, scores = score_surface(aligned.outputs, ensemble.file.fusion, SURFACE_STEPS, thresholds=thresholds)
     return Surface(ensemble, points, scores)
 
 
@@ -149,9 +148,9 @@ def _timelines(
     aligned = with_labels(list(models.values()), data)
     outputs = aligned.outputs
     probability = dict(zip(models, outputs.probability(), strict=True))
-    decisions = {name: decide(data.task, probability[name], models[name].thresholds) for name in models}
+    decisions = {name: data.task.decide(probability[name], models[name].thresholds) for name in models}
     if ensemble is not None:
-        chosen = ensemble.file.chosen
+        chosen = ensemble.file.fusion
         probability["ensemble"], decisions["ensemble"] = chosen.probability(outputs), chosen.decide(outputs)
     last = list(decisions)[-1]
     reasons = _asked_for(aligned, videos) if videos else _best_middle_worst(aligned, decisions[last], last)

@@ -12,9 +12,8 @@ from fercache.report.charts import curves, intervals, reliability, simplex_map
 from fercache.report.findings import Ensemble, Findings
 from fercache.report.rendering import render
 from fercache.report.time_lines import time_line
-from fercache.results.wording import or_nan
-from fercache.scoring.choice import SEARCHED, SINGLE
-from fercache.scoring.honest import Value
+from fercache.scoring.cross_validation import Estimate
+from fercache.scoring.search import Weighting
 
 
 def page(findings: Findings) -> str:
@@ -32,13 +31,11 @@ def page(findings: Findings) -> str:
 
 def scores(findings: Findings) -> Markup:
     """Scores of predictions and ensembles with their intervals, and what is to be known of them."""
-    values = {e.name: Value(e.scores.score, *e.interval) for e in findings.evaluations}
+    values = {e.name: Estimate(e.scores.score, *e.interval) for e in findings.evaluations}
     for ensemble in findings.ensembles:
-        across = ensemble.file.content["across_folds"].get(SEARCHED)
+        across = ensemble.file.across_folds.get(Weighting.SEARCHED)
         if across:
-            values[f"{ensemble.name}, across folds"] = Value(
-                across["score"], or_nan(across["low"]), or_nan(across["high"])
-            )
+            values[f"{ensemble.name}, across folds"] = across.score
     cautions: dict[str, list[str]] = {}
     for e in findings.evaluations:
         if e.caution:
@@ -54,18 +51,16 @@ def scores(findings: Findings) -> Markup:
 
 def _ensemble(ensemble: Ensemble) -> dict[str, object]:
     """What an ensemble chose, and its scores on the frames it was chosen on and across folds."""
-    content = ensemble.file.content
-    weights = ", ".join(
-        f"{name} {weight:.3f}" for name, weight in zip(ensemble.models, content["weights"], strict=True)
-    )
+    file, fusion = ensemble.file, ensemble.file.fusion
+    weights = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(ensemble.models, fusion.weights, strict=True))
     return {
-        "caption": f"{ensemble.name}: weights {weights}; smoothed by {content['half_width']} frames to either side",
+        "caption": f"{ensemble.name}: weights {weights}; smoothed by {fusion.half_width} frames to either side",
         "rows": [
-            (f"{name}, {where}", result)
-            for key, where in (("in_sample", "in sample"), ("across_folds", "across folds"))
-            for name, result in content[key].items()
+            (f"{weighting.value}, {where}", row)
+            for table, where in ((file.in_sample, "in sample"), (file.across_folds, "across folds"))
+            for weighting, row in table.items()
         ],
-        "notes": content["notes"],
+        "notes": file.notes,
     }
 
 
@@ -74,12 +69,12 @@ def weights(findings: Findings) -> Markup | None:
     surface = findings.surface
     if surface is None:
         return None
-    chosen = surface.ensemble.file.chosen
+    chosen = surface.ensemble.file.fusion
     corners = surface.points.argmax(axis=0)
     marks = {
         "chosen": chosen.weights,
         "equal weights": np.full(3, 1 / 3),
-        f"{SINGLE} on this picture": np.eye(3)[surface.scores[corners].argmax()],
+        f"{Weighting.BEST_SINGLE.value} on this picture": np.eye(3)[surface.scores[corners].argmax()],
     }
     picture = simplex_map(surface.ensemble.models, surface.points, surface.scores, marks)
     return render("weights.html", picture=picture, thresholds=chosen.thresholds is not None)

@@ -94,21 +94,17 @@ class Columns:
 
     def label_shares(self, task: Task, labels: np.ndarray) -> np.ndarray:
         """Share of a column's labelled frames that are of each class, (K, C); nan where none is labelled."""
-        counted = labels != task.invalid
-        classes = np.arange(len(task.classes))
-        is_class = (labels[:, None] == classes) if task.kind == "one" else labels == 1
+        is_class, known = task.by_class(labels)
         column = self.of(np.arange(1, self.length + 1))
-        known = np.broadcast_to(counted[:, None] if task.kind == "one" else counted, is_class.shape)
         sums = np.stack([np.bincount(column, values, self.count) for values in is_class.T], axis=1)
         counts = np.stack([np.bincount(column, values, self.count) for values in known.T], axis=1)
         return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
     def right(self, task: Task, labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """Share of right decisions among the labelled present ones of a column, (K,); nan where there are none."""
-        own = labels[self.frame - 1]
-        counted, correct = own != task.invalid, (own == decisions) & (own != task.invalid)
-        if task.kind == "one":
-            counted, correct = counted[:, None], correct[:, None]
+        present = labels[self.frame - 1]
+        counted = task.as_columns(task.counted(present))
+        correct = task.as_columns(present == decisions) & counted
         column = self.of(self.frame)
         sums = np.bincount(column, correct.sum(axis=1), self.count)
         counts = np.bincount(column, counted.sum(axis=1), self.count)
@@ -143,9 +139,7 @@ def _small(pixels: np.ndarray) -> np.ndarray:
 
 
 def _counts(task: Task, video: VideoTimeline) -> str:
-    classes = np.arange(len(task.classes))
-    is_class = (video.labels[:, None] == classes) if task.kind == "one" else video.labels == 1
-    counts = is_class.sum(axis=0)
+    counts = task.by_class(video.labels)[0].sum(axis=0)
     return ", ".join(f"{task.classes[c]} {counts[c]} frames" for c in np.flatnonzero(counts)) or "none"
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from fercache.cache.predictions import Predictions, read_predictions
-from fercache.data.annotations import labelled
 from fercache.data.manifest import Manifest, Video
 from fercache.errors import CacheError, DataError, raise_problems
 from fercache.scoring.outputs import LabelledOutputs, Outputs
@@ -36,18 +35,18 @@ class Aligned:
 
 def read_all(paths: Sequence[Path]) -> list[Predictions]:
     """The predictions in `paths`, which must be of one task and one split."""
-    found, problems = [], []
+    predictions, problems = [], []
     for path in paths:
         try:
-            found.append(read_predictions(path))
+            predictions.append(read_predictions(path))
         except CacheError as error:
             problems += error.problems
     raise_problems(problems, CacheError)
-    for what, values in (("task", [p.task.name for p in found]), ("split", [p.split for p in found])):
+    for what, values in (("task", [p.task.name for p in predictions]), ("split", [p.split for p in predictions])):
         if len(set(values)) > 1:
             listed = ", ".join(f"{path} is of {value}" for path, value in zip(paths, values, strict=True))
             raise DataError(f"the predictions are of different {what}s: {listed}")
-    return found
+    return predictions
 
 
 def common_frames(predictions: Sequence[Predictions]) -> tuple[tuple[str, ...], Outputs]:
@@ -86,24 +85,24 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
     labels, missing, problems = [], 0, []
     for video, begin, end in zip(map(known.get, video_ids), outputs.first, outputs.first[1:], strict=False):
         try:
-            every, own = _labels(video, outputs.frame[begin:end], task)
+            every, of_predicted = _labels(video, outputs.frame[begin:end], task)
         except DataError as error:
             problems += error.problems
             continue
-        labels.append(own)
-        missing += int(labelled(every, task).sum() - labelled(own, task).sum())
+        labels.append(of_predicted)
+        missing += int(task.labelled(every).sum() - task.labelled(of_predicted).sum())
     for video in absent:
         try:
-            missing += int(labelled(video.labels(task), task).sum())
+            missing += int(task.labelled(video.labels(task)).sum())
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    found = np.concatenate(labels)
-    if not labelled(found, task).any():
+    of_all = np.concatenate(labels)
+    if not task.labelled(of_all).any():
         raise DataError(f"split {split}: no predicted frame is labelled")
     groups = np.repeat([known[video_id].group for video_id in video_ids], np.diff(outputs.first))
     recording = np.unique(groups, return_inverse=True)[1]
-    return Aligned(video_ids, LabelledOutputs(**vars(outputs), labels=found, recording=recording), missing)
+    return Aligned(video_ids, LabelledOutputs(**vars(outputs), labels=of_all, recording=recording), missing)
 
 
 def _misplaced(video_id: str, video: Video | None, split: str) -> str | None:
@@ -121,13 +120,3 @@ def _labels(video: Video, frame: np.ndarray, task: Task) -> tuple[np.ndarray, np
     if len(frame) and frame[-1] > len(every):
         raise DataError(f"video {video.video_id}: frame {frame[-1]} is predicted, but it has {len(every)} frames")
     return every, every[frame - 1]
-
-
-def to_logits(task: Task, probability: np.ndarray) -> np.ndarray:
-    """Logits whose `probabilities` are the given ones: the log, or for many of many the logit; float32 (N, C)."""
-    tiny = np.finfo(np.float32).tiny
-    if task.kind == "one":
-        return np.log(np.maximum(probability, tiny)).astype(np.float32)
-    epsilon = np.finfo(np.float64).eps
-    inside = np.clip(probability, epsilon, 1 - epsilon)
-    return (np.log(inside) - np.log1p(-inside)).astype(np.float32)

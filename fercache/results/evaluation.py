@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fercache.cache.predictions import Predictions
-from fercache.data.annotations import labelled
 from fercache.data.manifest import Manifest
 from fercache.results.aligned import Aligned, with_labels
 from fercache.scoring.calibration import Calibration, calibration, coverage
-from fercache.scoring.honest import results
-from fercache.scoring.metrics import Scores, decide, score
-from fercache.tasks import Task
+from fercache.scoring.cross_validation import score_decisions
+from fercache.tasks.base import Scores, Task
 
 
 @dataclass(frozen=True)
@@ -51,34 +49,34 @@ class Evaluation:
         return None
 
 
-def evaluate_one(name: str, found: Predictions, data: Manifest) -> Evaluation:
+def evaluate_one(name: str, predictions: Predictions, data: Manifest) -> Evaluation:
     """Score predictions on their own labelled frames."""
-    frames = with_labels([found], data)
-    outputs = frames.outputs
+    frames = with_labels([predictions], data)
+    task, outputs = data.task, frames.outputs
     (probability,) = outputs.probability()
-    decisions = decide(data.task, probability, found.thresholds)
-    (result,) = results(outputs, {name: decisions}, seed=0).values()
+    decisions = task.decide(probability, predictions.thresholds)
+    (result,) = score_decisions(outputs, {name: decisions}, seed=0).values()
     return Evaluation(
         name=name,
-        task=data.task,
-        split=found.split,
-        select=found.select,
-        scores=score(data.task, decisions, outputs.labels),
+        task=task,
+        split=predictions.split,
+        select=predictions.select,
+        scores=task.score(decisions, outputs.labels),
         interval=(result.score.low, result.score.high),
         recordings=len(np.unique(outputs.recording[outputs.counted])),
         missing=frames.missing,
-        calibration=calibration(data.task, probability, outputs.labels),
-        coverage=coverage(data.task, probability, outputs.labels, outputs.recording, found.thresholds),
+        calibration=calibration(task, probability, outputs.labels),
+        coverage=coverage(task, probability, outputs.labels, outputs.recording, predictions.thresholds),
         videos=_by_video(frames, decisions),
-        chosen_on=found.chosen_on,
+        chosen_on=predictions.chosen_on,
     )
 
 
 def _by_video(frames: Aligned, decisions: np.ndarray) -> dict[str, Scores]:
     task, outputs = frames.outputs.task, frames.outputs
-    found = {}
+    by_video = {}
     for video_id, (begin, end) in zip(frames.video_ids, itertools.pairwise(outputs.first), strict=True):
         labels = outputs.labels[begin:end]
-        if labelled(labels, task).any():
-            found[video_id] = score(task, decisions[begin:end], labels)
-    return found
+        if task.labelled(labels).any():
+            by_video[video_id] = task.score(decisions[begin:end], labels)
+    return by_video

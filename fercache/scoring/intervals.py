@@ -4,18 +4,13 @@ Frames of one recording are alike, so recordings are left out, not frames. Macro
 recordings show few of the classes; the jackknife corrects this in the interval (Davison and Hinkley 1997, 2.7.3), where
 percentiles of a bootstrap would double it. `benchmarks/intervals.py` measures how often intervals hold the true score.
 
-Legend: N frames, G recordings, R samples of them, C classes.
+Legend: G recordings, R samples of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import t as students_t  # scikit-learn brings it along
-
-from fercache.scoring.metrics import score_of_counts
-from fercache.tasks import Task
 
 LEVEL = 0.95
 MOST_GROUPS = 1000
@@ -26,48 +21,6 @@ differences and the coverage curve of every design."""
 
 Bounds = tuple[float, float]
 """Low and high."""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What a task's score needs to know of each recording; it adds up over recordings."""
-
-    right: np.ndarray
-    """float64 (G, C): frames of each class that were decided so."""
-    decided: np.ndarray
-    """float64 (G, C): counted frames that were decided to be of each class."""
-    labelled: np.ndarray
-    """float64 (G, C): counted frames that are of each class."""
-    correct: np.ndarray
-    """float64 (G,): right decisions; for action units elements, absent ones included."""
-    counted: np.ndarray
-    """float64 (G,): of so many."""
-
-    def scores(self, task: Task, weight: np.ndarray) -> np.ndarray:
-        """The task's score where recording g stands in the data weight[r, g] times: float64 (R, G) to (R,).
-
-        The numbers are those of `metrics.score`: a class that neither occurs nor is decided counts 0.
-        """
-        either = weight @ (self.decided + self.labelled)
-        return score_of_counts(task, weight @ self.right, either, weight @ self.correct, weight @ self.counted)
-
-
-def tally(task: Task, decisions: np.ndarray, labels: np.ndarray, recording: np.ndarray) -> Tally:
-    """Count by recording.
-
-    Decisions and labels are integers (N,) or 0/1 (N, C), -1 = does not count; recording: int (N,), from 0.
-    """
-    counted = labels != task.invalid
-    if task.kind == "one":
-        classes = np.arange(len(task.classes))
-        is_class, is_decided = labels[:, None] == classes, (decisions[:, None] == classes) & counted[:, None]
-        correct, count = (decisions == labels) & counted, counted
-    else:
-        is_class, is_decided = labels == 1, (decisions == 1) & counted
-        correct, count = ((decisions == labels) & counted).sum(axis=1), counted.sum(axis=1)
-    columns = (is_class & is_decided, is_decided, is_class)
-    sums = [np.stack([np.bincount(recording, column) for column in part.T], axis=1) for part in columns]
-    return Tally(*sums, np.bincount(recording, correct), np.bincount(recording, count))
 
 
 def draws(recordings: int, seed: int) -> np.ndarray:
@@ -99,9 +52,3 @@ def interval(values: np.ndarray, unknown: float = 0.0, limits: tuple[float, floa
     reach = students_t.ppf((1 + LEVEL) / 2, groups - 1) * error
     low, high = np.clip([min(whole, estimate - reach), max(whole, estimate + reach) + unknown], *limits)
     return float(low), float(high)
-
-
-def unknown_share(task: Task, counts: Tally) -> float:
-    """How much higher the task's score could be for classes of which no recording has a label, and whose F1 is 0."""
-    missing = counts.labelled.sum(axis=0) == 0
-    return task.score.f1 * float(missing.mean())

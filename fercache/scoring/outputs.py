@@ -1,4 +1,4 @@
-"""What several models say of the same frames, on the way from logits to probabilities.
+"""The outputs of several models for the same frames, and their probabilities.
 
 Legend: M models, F present frames of all videos, V videos, C classes.
 """
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.scoring.metrics import probabilities
-from fercache.tasks import Task
+from fercache.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,12 @@ class Outputs:
     def probability(self, temperatures: Sequence[float] | None = None, half_width: int = 0) -> np.ndarray:
         """Each model's probabilities, float64 (M, F, C): of its logits over its temperature, smoothed over time."""
         scale = temperatures or [1.0] * len(self.logits)
-        found = [
-            probabilities(self.task, one / t) for one, t in zip(self.logits.astype(np.float64), scale, strict=True)
-        ]
-        return np.stack([box_mean(one, self.first, self.frame, half_width) for one in found])
+        return np.stack(
+            [
+                box_mean(self.task.probabilities(logits / t), self.first, self.frame, half_width)
+                for logits, t in zip(self.logits.astype(np.float64), scale, strict=True)
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class LabelledOutputs(Outputs):
     @property
     def counted(self) -> np.ndarray:
         """Frames with a label, or some, bool (F,)."""
-        return (self.labels != self.task.invalid).reshape(len(self.labels), -1).any(axis=1)
+        return self.task.labelled(self.labels)
 
 
 def box_mean(values: np.ndarray, first: np.ndarray, frame: np.ndarray, half_width: int) -> np.ndarray:

@@ -11,8 +11,7 @@ from fercache.results.aligned import read_all
 from fercache.results.evaluation import Evaluation, evaluate_one
 from fercache.results.wording import about_intervals, as_table, counts, digits, or_none, span
 from fercache.scoring.calibration import BINS
-from fercache.scoring.metrics import Scores
-from fercache.tasks import Task
+from fercache.tasks.base import Scores, Task
 
 COLUMNS = (
     *("predictions", "F1", "accuracy", "E", "E, 95 % over recordings"),
@@ -23,32 +22,30 @@ COLUMNS = (
 def evaluate(manifest: Path, predictions: Sequence[Path], *, task: str | None = None) -> list[Evaluation]:
     """Score each predictions file on its own labelled frames."""
     data = read_manifest(manifest, task)
-    return [
-        evaluate_one(path.stem, found, data) for path, found in zip(predictions, read_all(predictions), strict=True)
-    ]
+    models = zip(predictions, read_all(predictions), strict=True)
+    return [evaluate_one(path.stem, of_model, data) for path, of_model in models]
 
 
 def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
     """The scores as text: a row a file, F1 by class, calibration, and with `videos` a row a video."""
     task = evaluations[0].task
-    weights = f"{task.score.f1:g} F1 + {task.score.accuracy:g} accuracy"
-    lines = [f"task {task.name}, split {evaluations[0].split}; E = {weights}", ""]
+    lines = [f"task {task.name}, split {evaluations[0].split}; E = {task.measure_in_words}", ""]
     lines += as_table(COLUMNS, [_row(evaluation) for evaluation in evaluations])
     lines += [about_intervals(min(e.recordings for e in evaluations))]
     lines += [f"{e.name}: {e.caution}" for e in evaluations if e.caution]
     lines += ["", "F1 by class (labelled frames of the class)"]
     labelled = list(zip(*(e.scores.count_per_class for e in evaluations), strict=True))
-    for place, name in enumerate(task.classes):
-        values = "  ".join(digits(*(e.scores.f1_per_class[place] for e in evaluations)))
-        lines.append(f"  {name:<10} {values}  ({counts(labelled[place])})")
+    for index, name in enumerate(task.classes):
+        values = "  ".join(digits(*(e.scores.f1_per_class[index] for e in evaluations)))
+        lines.append(f"  {name:<10} {values}  ({counts(labelled[index])})")
     absent = [name for name, of_files in zip(task.classes, labelled, strict=True) if not any(of_files)]
     if absent:
         lines.append(
-            f"No label of {', '.join(absent)}: F1 counts them as 0 and is low for that, 'F1 occurring' leaves them out;"
+            f"No label of {', '.join(absent)}: F1 counts them as 0 and is lower for that, 'F1 occurring' ignores them;"
             " the intervals reach up to what F1 could be with them."
         )
     shares = list(evaluations[0].coverage)
-    lines += ["", "Calibration error (ECE), and accuracy on the surest share of what is labelled"]
+    lines += ["", "Calibration error (ECE), and accuracy on the most certain share of what is labelled"]
     lines += as_table(
         ("predictions", "ECE", *(f"{share:.0%}" for share in shares)),
         [row for e in evaluations for row in _coverage_rows(e, shares)],
@@ -68,10 +65,17 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
 
 def as_plain(evaluation: Evaluation) -> dict[str, Any]:
     """All of it as plain values that JSON can hold; an empty bin of the reliability table has null."""
-    found = evaluation.calibration
+    calibration = evaluation.calibration
+    bins = zip(calibration.count, calibration.confidence, calibration.accuracy, strict=True)
     reliability = [
-        {"from": low / BINS, "to": (low + 1) / BINS, "count": int(count), "said": or_none(said), "found": or_none(so)}
-        for low, (count, said, so) in enumerate(zip(found.count, found.said, found.found, strict=True))
+        {
+            "from": index / BINS,
+            "to": (index + 1) / BINS,
+            "count": int(count),
+            "said": or_none(confidence),
+            "found": or_none(accuracy),
+        }
+        for index, (count, confidence, accuracy) in enumerate(bins)
     ]
     return {
         "name": evaluation.name,
@@ -81,7 +85,7 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
         **_scores_as_plain(evaluation.scores, evaluation.task),
         "interval": list(map(or_none, evaluation.interval)),
         "not_predicted": evaluation.missing,
-        "ece": found.ece,
+        "ece": calibration.ece,
         "reliability": reliability,
         "recordings": evaluation.recordings,
         "coverage": {f"{share:g}": accuracy for share, (accuracy, *_) in evaluation.coverage.items()},
@@ -119,30 +123,31 @@ def _row(evaluation: Evaluation) -> list[str]:
 
 
 def _coverage_rows(evaluation: Evaluation, shares: Sequence[float]) -> list[list[str]]:
-    """Accuracy on the surest shares, and the bounds of its interval below it."""
+    """Accuracy on the most certain shares, and the bounds of its interval below it."""
     numbers = [evaluation.coverage[share] for share in shares]
     rows = [[evaluation.name, f"{evaluation.calibration.ece:.4f}", *digits(*(value for value, *_ in numbers))]]
     if evaluation.recordings > 1:
         rows += [
-            [f"  95 % {word}", "", *digits(*(row[place] for row in numbers))]
-            for place, word in ((1, "from"), (2, "to"))
+            [f"  95 % {word}", "", *digits(*(row[bound] for row in numbers))]
+            for bound, word in ((1, "from"), (2, "to"))
         ]
     return rows
 
 
 def _reliability(evaluation: Evaluation) -> list[str]:
-    """How often it was so, for how likely it was said to be; bins that nothing is in are left out."""
-    found = evaluation.calibration
+    """Accuracy beside confidence, without empty bins."""
+    calibration = evaluation.calibration
+    bins = zip(calibration.count, calibration.confidence, calibration.accuracy, strict=True)
     rows = [
-        [f"{place / BINS:.2f} to {(place + 1) / BINS:.2f}", *digits(found.said[place], found.found[place]), str(count)]
-        for place, count in enumerate(found.count)
+        [f"{index / BINS:.2f} to {(index + 1) / BINS:.2f}", *digits(confidence, accuracy), str(count)]
+        for index, (count, confidence, accuracy) in enumerate(bins)
         if count
     ]
-    return ["", *as_table((f"{evaluation.name}: said to be likely", "mean", "was so", "frames"), rows)]
+    return ["", *as_table((f"{evaluation.name}: confidence", "mean", "accuracy", "frames"), rows)]
 
 
 def _confusion(evaluation: Evaluation) -> list[str]:
-    """Labels by row, decisions by column; for one of many alone."""
+    """Labels by row, decisions by column, where the task has one label a frame."""
     if evaluation.scores.confusion is None:
         return []
     names = evaluation.task.classes

@@ -10,24 +10,21 @@ import io
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions
-from fercache.data.annotations import write_annotation
-from fercache.data.manifest import Manifest, Video, read_manifest
-from fercache.errors import ConfigError, DataError, FercacheError, RunError, raise_problems
+from fercache.data.manifest import Video, read_manifest
+from fercache.errors import DataError, FercacheError, RunError, raise_problems
 from fercache.files import refuse_other_contents, write_text
-from fercache.scoring.metrics import decide, probabilities
+from fercache.results.export_formats import ExportFormat, FilledVideo, get_export_format
 from fercache.tasks import Task
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("abaw2021", "csv")
-Format = Literal["abaw2021", "csv"]
 FILLED = "filled.csv"
 
 
@@ -43,22 +40,20 @@ class Filled:
     """First and last frame of each filled range, and how: interpolated, held or prior."""
 
 
-def export(predictions: Path, manifest: Path, out: Path, form: Format = "abaw2021", *, task: str | None = None) -> Path:
-    """Write a file for each video of the predictions' split into the new folder `out`, and `filled.csv`.
+def export(predictions: Path, manifest: Path, out: Path, form: str = "abaw2021", *, task: str | None = None) -> Path:
+    """Write a file for each video of the predictions' split into the new folder `out`, and `filled.csv`; returns `out`.
 
-    abaw2021: `<video>.txt`, the annotation's header and one line per frame. csv: `<video>.csv`,
-    probabilities too. Raises DataError where the split has videos that were not predicted,
-    RunError where `out` is not empty.
+    form: a name in `EXPORT_FORMATS`; ConfigError otherwise. DataError where the split has videos that were not
+    predicted, RunError where `out` is not empty.
     """
-    if form not in FORMATS:
-        raise ConfigError(f"format: found {form!r}, expected one of {', '.join(FORMATS)}")
+    export_format = get_export_format(form)
     data = read_manifest(manifest, task)
-    found = read_predictions(predictions)
-    if found.task != data.task:
-        raise DataError(f"{predictions}: is of task {found.task.name}, the manifest of task {data.task.name}")
-    videos = data.split(found.split)
-    _check_videos(predictions, found, videos)
-    if form == "csv" and any(f"{video.video_id}.csv" == FILLED for video in videos):
+    model = read_predictions(predictions)
+    if model.task != data.task:
+        raise DataError(f"{predictions}: is of task {model.task.name}, the manifest of task {data.task.name}")
+    videos = data.split(model.split)
+    _check_videos(predictions, model, videos)
+    if any(video.video_id + export_format.suffix == FILLED for video in videos):
         raise DataError(f"a video is called {Path(FILLED).stem}, which is the name of the list of filled frames")
     refuse_other_contents(out, "a new name", RunError)
     try:
@@ -67,7 +62,7 @@ def export(predictions: Path, manifest: Path, out: Path, form: Format = "abaw202
             folder = Path(temporary) / "files"
             folder.mkdir()
             try:
-                _write_videos(folder, found, videos, data, form)
+                _write_videos(folder, model, videos, export_format)
             except FercacheError as error:  # names a file of the folder that does not have its name yet
                 raise RunError(str(error).replace(str(folder), str(out))) from error
             os.replace(folder, out)
@@ -86,8 +81,8 @@ def fill(task: Task, video: VideoPredictions, num_frames: int, train_prior: np.n
     present[video.frame - 1] = True
     if not present.any():
         return Filled(np.tile(train_prior, (num_frames, 1)), present, [(1, num_frames, "prior")])
-    known, wanted = probabilities(task, video.logits), np.arange(1, num_frames + 1)
-    probability = np.stack([np.interp(wanted, video.frame, column) for column in known.T], axis=1)
+    of_present, frames = task.probabilities(video.logits), np.arange(1, num_frames + 1)
+    probability = np.stack([np.interp(frames, video.frame, column) for column in of_present.T], axis=1)
     steps = np.diff(np.concatenate([[1], present.astype(int), [1]]))
     starts, ends = np.flatnonzero(steps == -1) + 1, np.flatnonzero(steps == 1)
     inner = (starts > video.frame[0]) & (ends < video.frame[-1])
@@ -96,57 +91,35 @@ def fill(task: Task, video: VideoPredictions, num_frames: int, train_prior: np.n
     return Filled(probability, present, ranges)
 
 
-def _check_videos(path: Path, found: Predictions, videos: tuple[Video, ...]) -> None:
-    problems = [
-        f"{path}: video {video.video_id} of split {found.split} is not in it"
-        for video in videos
-        if video.video_id not in found.videos
-    ]
-    problems += [
-        f"{path}: video {video.video_id}: frame {found.videos[video.video_id].frame[-1]} is beyond its"
-        f" {video.num_frames} frames"
-        for video in videos
-        if video.video_id in found.videos
-        and len(found.videos[video.video_id].frame)
-        and found.videos[video.video_id].frame[-1] > video.num_frames
-    ]
-    raise_problems(problems, DataError)
+def _check_videos(path: Path, model: Predictions, videos: Sequence[Video]) -> None:
+    """Raise DataError where the split has no video, or predictions lack one or go beyond its frames."""
     if not videos:
-        raise DataError(f"the manifest has no video in split {found.split}")
-
-
-def _write_videos(folder: Path, found: Predictions, videos: tuple[Video, ...], data: Manifest, form: Format) -> None:
-    ranges, without = [], []
+        raise DataError(f"the manifest has no video in split {model.split}")
+    problems = []
     for video in videos:
-        filled = fill(data.task, found.videos[video.video_id], video.num_frames, found.train_prior)
-        if form == "abaw2021":
-            write_annotation(
-                folder / f"{video.video_id}.txt", data.task, decide(data.task, filled.probability, found.thresholds)
-            )
-        else:
-            write_text(folder / f"{video.video_id}.csv", _csv(data.task, filled, found.thresholds))
-        ranges += [(video.video_id, *entry) for entry in filled.ranges]
+        of_video = model.videos.get(video.video_id)
+        if of_video is None:
+            problems.append(f"{path}: video {video.video_id} of split {model.split} is not in it")
+        elif len(of_video.frame) and of_video.frame[-1] > video.num_frames:
+            last = of_video.frame[-1]
+            problems.append(f"{path}: video {video.video_id}: frame {last} is beyond its {video.num_frames} frames")
+    raise_problems(problems, DataError)
+
+
+def _write_videos(folder: Path, model: Predictions, videos: Sequence[Video], export_format: ExportFormat) -> None:
+    table, without, frames = io.StringIO(), [], 0
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("video_id", "first_frame", "last_frame", "how"))
+    for video in videos:
+        filled = fill(model.task, model.videos[video.video_id], video.num_frames, model.train_prior)
+        decisions = model.task.decide(filled.probability, model.thresholds)
+        text = export_format.text(FilledVideo(model.task, decisions, filled.probability, filled.present))
+        write_text(folder / f"{video.video_id}{export_format.suffix}", text)
+        rows.writerows((video.video_id, *entry) for entry in filled.ranges)
+        frames += int((~filled.present).sum())
         if not filled.present.any():
             without.append(video.video_id)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("video_id", "first_frame", "last_frame", "how"))
-    rows.writerows(ranges)
-    write_text(folder / FILLED, text.getvalue())
-    frames = sum(last - first + 1 for _, first, last, _ in ranges)
+    write_text(folder / FILLED, table.getvalue())
     log.info("%d videos exported; %d frames without a face were filled, see %s", len(videos), frames, FILLED)
     if without:
         log.warning("videos without any face got the training prior: %s", ", ".join(without))
-
-
-def _csv(task: Task, filled: Filled, thresholds: np.ndarray | None) -> str:
-    """frame, face (1 = predicted from one), the decision, and a probability for each class."""
-    decisions = decide(task, filled.probability, thresholds)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    decided = ["label"] if task.kind == "one" else list(task.classes)
-    rows.writerow(["frame", "face", *decided, *(f"p_{name}" for name in task.classes)])
-    for place, (face, probability) in enumerate(zip(filled.present, filled.probability, strict=True)):
-        chosen = [decisions[place]] if task.kind == "one" else decisions[place]
-        rows.writerow([place + 1, int(face), *map(int, chosen), *(f"{p:.6f}" for p in probability)])
-    return text.getvalue()

@@ -17,7 +17,6 @@ from torch import nn
 
 from fercache import runtime
 from fercache.config import FinetuneConfig
-from fercache.data.annotations import class_shares
 from fercache.data.labelled import LabelledFrames, labelled_frames
 from fercache.data.loader import FrameBatch, FrameLoader, raise_bad_frames
 from fercache.data.manifest import Manifest, read_manifest
@@ -80,7 +79,7 @@ def finetune(
             "architecture": weights.backbone.name,
             "task": task_record.name,
             "preprocessing": record.as_plain(),
-            "train_prior": class_shares(inputs.data.frames["train"].labels.numpy(), task_record).tolist(),
+            "train_prior": task_record.prior(inputs.data.frames["train"].labels.numpy()).tolist(),
         }
         with runtime.tuned_convolutions():
             fit(job, inputs.network(), inputs.criterion, inputs.data, kind=FRAME, header=header)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 from fercache.config.settings import Setting
 from fercache.models.backbones import archs
 from fercache.models.heads import HEADS
-from fercache.tasks import TASKS
+from fercache.tasks import TASK_NAMES
 
 NAMES: dict[str, Callable[[], Collection[str]]] = {
-    "task": lambda: TASKS,
+    "task": lambda: TASK_NAMES,
     "finetune.arch": archs,
     "train_temporal.head": lambda: HEADS,
 }

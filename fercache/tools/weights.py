@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from fercache import runtime
-from fercache.data.annotations import labelled
 from fercache.data.frames import decode
 from fercache.data.layouts import FRAMES as DRAWN
 from fercache.data.manifest import read_manifest
@@ -187,7 +186,7 @@ def _manifest_faces(source: Path) -> list[str]:
     paths, labelled_paths = [], []
     for video in data.videos:
         frames = video.frames()
-        counts = labelled(video.labels(data.task), data.task)[frames.frame - 1]
+        counts = data.task.labelled(video.labels(data.task))[frames.frame - 1]
         paths += frames.paths
         labelled_paths += [path for path, counted in zip(frames.paths, counts, strict=True) if counted]
     return labelled_paths or paths

@@ -6,6 +6,7 @@ their labels. Legend: ... any leading axes (B frames, or B windows x L positions
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,22 +80,36 @@ class BinaryCrossEntropy:
 
 
 def make_criterion(task: Task, settings: TrainingConfig, labels: np.ndarray) -> Criterion:
-    """The task's loss with what `settings` add to it; `labels`: all of the training's, (...,) or (..., C).
+    """The task's loss with what `settings` add to it; `labels`: all of the training's, in any leading shape.
 
     ConfigError for a setting that the task's loss does not have.
     """
-    many = task.loss == "binary_cross_entropy"
-    problems = []
-    if many and settings.class_balance:
-        problems.append(f"class_balance: task {task.name} has many classes a frame; take positive_weights")
-    if not many and settings.positive_weights:
-        problems.append(f"positive_weights: task {task.name} has one class a frame; take class_balance")
+    balancing = {"class_balance": settings.class_balance, "positive_weights": settings.positive_weights}
+    problems = [
+        f"{name}: task {task.name} has the loss {task.loss}; take {', '.join(task.loss_settings) or 'neither'}"
+        for name, value in balancing.items()
+        if value and name not in task.loss_settings
+    ]
     raise_problems(problems, ConfigError)
-    smoothing = settings.label_smoothing
-    if many:
-        return BinaryCrossEntropy(positive_weights(labels) if settings.positive_weights else None, smoothing)
-    balanced = class_balanced_weights(labels, len(task.classes), settings.class_balance)
-    return CrossEntropy(balanced if settings.class_balance else None, smoothing)
+    return LOSSES[task.loss](task, settings, labels)
+
+
+def _cross_entropy(task: Task, settings: TrainingConfig, labels: np.ndarray) -> CrossEntropy:
+    balance = settings.class_balance
+    weights = class_balanced_weights(labels, len(task.classes), balance) if balance else None
+    return CrossEntropy(weights, settings.label_smoothing)
+
+
+def _binary_cross_entropy(task: Task, settings: TrainingConfig, labels: np.ndarray) -> BinaryCrossEntropy:
+    weights = positive_weights(labels) if settings.positive_weights else None
+    return BinaryCrossEntropy(weights, settings.label_smoothing)
+
+
+LOSSES: dict[str, Callable[[Task, TrainingConfig, np.ndarray], Criterion]] = {
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+}
+"""What a task may name as its loss."""
 
 
 def class_balanced_weights(labels: np.ndarray, classes: int, beta: float) -> torch.Tensor:

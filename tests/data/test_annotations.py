@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fercache.data.annotations import class_shares, labelled, read_annotation, write_annotation
+from fercache.data.annotations import read_annotation, write_annotation
 from fercache.errors import DataError
 from fercache.tasks import TASKS
 
@@ -24,8 +24,8 @@ def test_a_file_as_aff_wild2_has_it(tmp_path):
 def test_what_is_written_is_read_back(tmp_path_factory, data):
     task = data.draw(st.sampled_from(list(TASKS.values())))
     length = data.draw(st.integers(0, 20))
-    shape = (length,) if task.kind == "one" else (length, len(task.classes))
-    highest = len(task.classes) - 1 if task.kind == "one" else 1
+    shape = task.label_shape(length)
+    highest = 1 if len(shape) == 2 else len(task.classes) - 1
     labels = data.draw(arrays(np.int8, shape, elements=st.integers(-1, highest)))
     path = tmp_path_factory.mktemp("a") / "v.txt"
     write_annotation(path, task, labels)
@@ -67,14 +67,14 @@ def test_all_bad_lines_come_at_once(tmp_path):
 
 
 def test_labelled_frames():
-    assert labelled(np.array([0, -1, 3]), EXPR).tolist() == [True, False, True]
+    assert EXPR.labelled(np.array([0, -1, 3])).tolist() == [True, False, True]
     rows = np.full((2, 12), -1)
     rows[1, 3] = 0
-    assert labelled(rows, AU).tolist() == [False, True]
+    assert AU.labelled(rows).tolist() == [False, True]
 
 
-def test_class_shares_by_hand():
-    assert class_shares(np.array([0, 0, 4, -1]), EXPR).tolist() == [2 / 3, 0, 0, 0, 1 / 3, 0, 0]
+def test_the_prior_by_hand():
+    assert EXPR.prior(np.array([0, 0, 4, -1])).tolist() == [2 / 3, 0, 0, 0, 1 / 3, 0, 0]
     units = np.full((3, 12), -1)
     units[:, 0] = [1, 0, -1]
-    assert class_shares(units, AU)[:2].tolist() == [0.5, 0.0]
+    assert AU.prior(units)[:2].tolist() == [0.5, 0.0]

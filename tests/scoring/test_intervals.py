@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fercache.scoring.intervals import MOST_GROUPS, draws, interval, tally, unknown_share
-from fercache.scoring.metrics import score
+from fercache.scoring.intervals import MOST_GROUPS, draws, interval
 from fercache.tasks import TASKS
 
 EXPR, AU = TASKS["expr"], TASKS["au"]
@@ -14,8 +13,7 @@ EXPR, AU = TASKS["expr"], TASKS["au"]
 
 def sample(task, seed, frames):
     rng = np.random.default_rng(seed)
-    shape = (frames,) if task.kind == "one" else (frames, 12)
-    high = len(task.classes) if task.kind == "one" else 2
+    shape, high = task.label_shape(frames), 7 if task is EXPR else 2
     labels, decisions = rng.integers(-1, high, shape), rng.integers(0, high, shape)
     labels[0] = 0  # something counts
     return labels, decisions, rng.integers(0, 4, frames)
@@ -26,9 +24,9 @@ def sample(task, seed, frames):
 @given(seed=st.integers(0, 2**32 - 1), frames=st.integers(1, 40))
 def test_every_recording_once_is_the_score(task, seed, frames):
     labels, decisions, recording = sample(task, seed, frames)
-    counts = tally(task, decisions, labels, recording)
-    found = counts.scores(task, np.ones((1, len(counts.counted))))
-    assert found[0] == pytest.approx(score(task, decisions, labels).score)
+    counts = task.tally(decisions, labels, recording)
+    found = task.score_tally(counts, np.ones((1, len(counts.counted))))
+    assert found[0] == pytest.approx(task.score(decisions, labels).score)
 
 
 @pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
@@ -37,21 +35,21 @@ def test_every_recording_once_is_the_score(task, seed, frames):
 def test_a_recording_that_is_drawn_twice_counts_twice(task, seed):
     labels, decisions, recording = sample(task, seed, 40)
     recording[:4] = range(4)
-    counts = tally(task, decisions, labels, recording)
+    counts = task.tally(decisions, labels, recording)
     weight = np.array([[2.0, 0, 1, 3]])
     chosen = np.concatenate(
         [np.flatnonzero(recording == g) for g, times in enumerate(weight[0]) for _ in range(int(times))]
     )
     try:
-        expected = score(task, decisions[chosen], labels[chosen]).score
+        expected = task.score(decisions[chosen], labels[chosen]).score
     except ValueError:  # nothing labelled was drawn
         expected = 0.0
-    assert counts.scores(task, weight)[0] == pytest.approx(expected)
+    assert task.score_tally(counts, weight)[0] == pytest.approx(expected)
 
 
 def test_counts_by_hand():
     labels, decisions = np.array([0, 0, 4, -1, 4]), np.array([0, 4, 4, 0, 0])
-    counts = tally(EXPR, decisions, labels, np.array([0, 0, 0, 1, 1]))
+    counts = EXPR.tally(decisions, labels, np.array([0, 0, 0, 1, 1]))
     assert counts.right[:, [0, 4]].tolist() == [[1, 1], [0, 0]]
     assert counts.decided[:, [0, 4]].tolist() == [[1, 2], [1, 0]]
     assert counts.labelled[:, [0, 4]].tolist() == [[2, 1], [0, 1]]
@@ -103,24 +101,24 @@ def test_bounds_include_the_score_keep_to_limits_and_reach_to_what_is_unknown():
 
 def test_classes_that_no_recording_shows_leave_the_upper_bound_open():
     labels = np.array([0, 0, 1, 1])
-    counts = tally(EXPR, labels, labels, np.array([0, 0, 1, 1]))
-    assert unknown_share(EXPR, counts) == pytest.approx(0.67 * 5 / 7)
+    counts = EXPR.tally(labels, labels, np.array([0, 0, 1, 1]))
+    assert EXPR.unknown_share(counts) == pytest.approx(0.67 * 5 / 7)
     units = np.zeros((2, 12), int)
     units[0, :3] = 1
-    assert unknown_share(AU, tally(AU, units, units, np.array([0, 1]))) == pytest.approx(0.5 * 9 / 12)
+    assert AU.unknown_share(AU.tally(units, units, np.array([0, 1]))) == pytest.approx(0.5 * 9 / 12)
 
 
 def test_recordings_that_are_alike_leave_no_doubt():
     labels = np.tile([0, 1, 2, 3], 6)
     decisions = np.tile([0, 1, 2, 0], 6)
-    counts = tally(EXPR, decisions, labels, np.repeat(np.arange(6), 4))
-    low, high = interval(counts.scores(EXPR, draws(6, seed=0)))
-    assert low == pytest.approx(high) == pytest.approx(score(EXPR, decisions, labels).score)
+    counts = EXPR.tally(decisions, labels, np.repeat(np.arange(6), 4))
+    low, high = interval(EXPR.score_tally(counts, draws(6, seed=0)))
+    assert low == pytest.approx(high) == pytest.approx(EXPR.score(decisions, labels).score)
 
 
 def test_one_recording_says_nothing_of_others():
-    counts = tally(EXPR, np.array([0, 1]), np.array([0, 0]), np.zeros(2, int))
-    assert np.isnan(interval(counts.scores(EXPR, draws(1, seed=0)))).all()
+    counts = EXPR.tally(np.array([0, 1]), np.array([0, 0]), np.zeros(2, int))
+    assert np.isnan(interval(EXPR.score_tally(counts, draws(1, seed=0)))).all()
 
 
 def recordings_of(random, count):
@@ -140,9 +138,9 @@ def test_intervals_hold_the_true_score_as_often_as_they_say():
     """Percentiles of a bootstrap hold it in 72 % of such sets."""
     random = np.random.default_rng(0)
     labels, decisions, _ = recordings_of(random, 4000)
-    truth, held = score(EXPR, decisions, labels).score, []
+    truth, held = EXPR.score(decisions, labels).score, []
     for _ in range(200):
         labels, decisions, recording = recordings_of(random, 20)
-        low, high = interval(tally(EXPR, decisions, labels, recording).scores(EXPR, draws(20, seed=0)))
+        low, high = interval(EXPR.score_tally(EXPR.tally(decisions, labels, recording), draws(20, seed=0)))
         held.append(low <= truth <= high)
     assert 0.91 <= np.mean(held) <= 0.99

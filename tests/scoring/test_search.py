@@ -1,23 +1,24 @@
-"""The exact search: every point of the grid against argmax, the lines, the refinement, the thresholds."""
+"""The search: every point of the grid against scikit-learn, ties, thresholds, folds."""
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
 
-from fercache.scoring import grid as grid_module
-from fercache.scoring.grid import crossings, fuse, grid_confusions, grid_detections, point_count, simplex
-from fercache.scoring.metrics import decide, score
-from fercache.scoring.objectives import objective
-from fercache.scoring.search import refine, search
-from fercache.scoring.thresholds import Units, best_thresholds, grid_bounds
+from fercache.scoring.folds import folds
+from fercache.scoring.outputs import LabelledOutputs
+from fercache.scoring.search import SearchSpace, Weighting, fit, point_count, score_surface, simplex
 from fercache.tasks import TASKS
+from fercache.tasks.base import Task
+from fercache.tasks.fusion import fuse
 
 EXPR, AU = TASKS["expr"], TASKS["au"]
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def rows(*pairs):
@@ -25,97 +26,124 @@ def rows(*pairs):
     return np.array([[a, b, 0, 0, 0, 0, 0] for a, b in pairs], dtype=float)
 
 
-def found(task, probability, labels, steps, *, thresholds=False):
-    return search(objective(task, probability, labels, thresholds=thresholds), steps)
+def random_labels(task, rng, frames):
+    """Labels with some missing, of which at least one counts."""
+    is_table = len(task.label_shape(1)) == 2
+    labels = rng.integers(-1, 2 if is_table else len(task.classes), task.label_shape(frames))
+    labels[0] = 0
+    return labels
 
 
-def brute_force(probability, labels, steps):
-    """Confusion matrices by argmax at every point, weights i / steps summed in model order."""
-    classes, matrices = probability.shape[2], []
-    for weights in simplex(len(probability), steps):
-        fused = weights[0] * probability[0]
-        for weight, one in zip(weights[1:], probability[1:], strict=True):
-            fused = fused + weight * one
-        matrices.append(np.bincount(labels * classes + fused.argmax(axis=1), minlength=classes**2))
-    return np.array(matrices).reshape(-1, classes, classes)
-
-
-KINDS = {
-    "smooth": lambda p, rng: p,
-    "tenths": lambda p, rng: np.round(p, 1),
-    "votes": lambda p, rng: np.eye(p.shape[2])[p.argmax(axis=2)],
-    "half floats, and two classes alike": lambda p, rng: (
-        np.concatenate([p[..., :1], p[..., :-1]], 2).astype("f2").astype(float)
-    ),
-    "models alike": lambda p, rng: np.concatenate([p[:1], p[:1] * (1 + 1e-16), p[2:]])[: len(p)],
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("models", [2, 3, 4])
-@settings(max_examples=15, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    classes=st.integers(3, 8),
-    frames=st.integers(1, 40),
-    sharp=st.sampled_from([0.1, 1.0, 30.0]),
-)
-def test_every_point_of_the_grid_has_the_confusions_of_argmax(kind, models, seed, classes, frames, sharp):
+def random_case(task, seed, models=3, frames=30):
+    """Probabilities (M, N, C) and labels."""
     rng = np.random.default_rng(seed)
-    p = np.exp(rng.normal(size=(models, frames, classes)) * sharp)
-    p = KINDS[kind](p / p.sum(axis=2, keepdims=True), rng)
-    labels, steps = rng.integers(0, classes, frames), int(rng.choice([1, 3, 10] if models == 4 else [1, 7, 100]))
-    matrices = grid_confusions(p, labels, steps)
-    assert len(matrices) == point_count(models, steps) == len(simplex(models, steps))
-    np.testing.assert_array_equal(matrices, brute_force(p, labels, steps))
+    return task.probabilities(rng.normal(size=(models, frames, len(task.classes)))), random_labels(task, rng, frames)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("models", [2, 3, 4])
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), frames=st.integers(0, 40))
-def test_every_point_of_the_grid_has_the_detections_of_the_threshold(kind, models, seed, frames):
-    rng = np.random.default_rng(seed)
-    one = rng.random((models, frames, 1))
-    p, present = KINDS[kind](np.concatenate([one, 1 - one], axis=2), rng)[..., 0], rng.random(frames) < 0.3
-    steps = int(rng.choice([1, 3, 10] if models == 4 else [1, 7, 100]))
-    decided = np.stack([fuse(weights, p) > 0.5 for weights in simplex(models, steps)])  # (P, N)
-    expected = [[(decided == which)[:, present == true].sum(axis=1) for which in (0, 1)] for true in (0, 1)]
-    np.testing.assert_array_equal(grid_detections(p, present, 0.5, steps), np.transpose(expected, (2, 0, 1)))
+def grid(task, probability, labels, points, group=None, weight=None, *, thresholds=False):
+    """The scores of a task's grid, by default on all frames: (R, P)."""
+    group = np.zeros(len(labels), np.int64) if group is None else group
+    weight = np.ones((1, 1)) if weight is None else weight
+    return task.grid_scores(probability, labels, group, weight, points, thresholds=thresholds)
 
 
-def test_realistic_models_at_a_hundredth():
-    """Models that agree on most frames, in float32 as they come from logits."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 7, 600)
-    logits = rng.normal(size=(1, 600, 7)) + 0.3 * rng.normal(size=(3, 600, 7))
-    logits[:, np.arange(600), labels] += 1.5
-    p = np.exp(logits).astype("f4").astype(float)
-    p /= p.sum(axis=2, keepdims=True)
-    np.testing.assert_array_equal(grid_confusions(p, labels, 100), brute_force(p, labels, 100))
+def searched(task, probability, labels, steps, *, thresholds=False):
+    """What a search over probabilities chooses: logits are their logarithms, or log odds."""
+    count = len(labels)
+    with np.errstate(divide="ignore"):
+        logits = np.log(probability) if task is EXPR else np.log(probability) - np.log1p(-probability)
+    outputs = LabelledOutputs(task, logits, np.array([0, count]), np.arange(count), labels, np.zeros(count, int))
+    (fusions,) = fit(outputs, SearchSpace(steps, thresholds=thresholds))
+    return fusions[Weighting.SEARCHED]
+
+
+def sklearn_score(task, decisions, labels):
+    """E of the task by scikit-learn, from what is annotated."""
+    if task is AU:
+        counted = [labels[:, unit] >= 0 for unit in range(12)]
+        f1 = [f1_score(labels[m, u], decisions[m, u], zero_division=0) if m.any() else 0 for u, m in enumerate(counted)]
+        return 0.5 * np.mean(f1) + 0.5 * (decisions == labels)[labels >= 0].mean()
+    y, d = labels[labels >= 0], decisions[labels >= 0]
+    f1 = f1_score(y, d, labels=range(len(task.classes)), average="macro", zero_division=0)
+    return task.measure.f1 * f1 + task.measure.accuracy * accuracy_score(y, d)
 
 
 def test_the_simplex():
+    assert simplex(1, 3).tolist() == [[1]]
     assert simplex(2, 2).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
-    assert len(simplex(3, 100)) == 5151
+    assert len(simplex(3, 100)) == point_count(3, 100) == 5151
     assert np.allclose(simplex(4, 5).sum(axis=1), 1)
 
 
-def test_crossings_by_hand():
-    start, end = np.array([[0.9, 0.2], [0.1, 0.8], [0.4, 0.0]]), np.array([[0.1, 0.2], [0.7, 0.8], [0.4, 0.0]])
-    frame, place, before, behind = crossings(start, end)
-    assert (frame.tolist(), before.tolist(), behind.tolist()) == ([0], [0], [1])
-    assert place == pytest.approx([0.8 / 1.4])
-    # Three lines, of which the flat one is on top in the middle.
-    frame, place, before, behind = crossings(np.array([[1.0], [0.0], [0.6]]), np.array([[0.0], [1.0], [0.6]]))
-    assert (before.tolist(), behind.tolist()) == ([0, 2], [2, 1]) and place == pytest.approx([0.4, 0.6])
+@pytest.mark.parametrize("task", [EXPR, TASKS["expr8"], AU], ids=["expr", "expr8", "au"])
+@settings(max_examples=8, deadline=None)
+@given(seed=SEEDS, models=st.integers(1, 4))
+def test_every_point_has_scikit_learns_score(task, seed, models):
+    p, labels = random_case(task, seed, models)
+    points = simplex(models, 4)
+    expected = [sklearn_score(task, task.decide(fuse(point, p)), labels) for point in points]
+    np.testing.assert_allclose(grid(task, p, labels, points)[0], expected, atol=1e-12)
+
+
+DISTORTIONS = {
+    "smooth": lambda p: p,
+    "tenths": lambda p: np.round(p, 1),
+    "votes": lambda p: np.eye(p.shape[2])[p.argmax(axis=2)],
+    "half floats, two classes alike": lambda p: np.concatenate([p[..., :1], p[..., :-1]], 2).astype("f2").astype(float),
+    "two classes a bit apart": lambda p: np.concatenate([p[..., :1], np.nextafter(p[..., :1], 1), p[..., 2:]], 2),
+    "models alike": lambda p: np.concatenate([p[:1], p[:1] * (1 + 1e-16), p[2:]])[: len(p)],
+    "a model that never decides": lambda p: np.concatenate([p[:-1], np.full_like(p[-1:], 1 / p.shape[2])]),
+}
+
+
+@pytest.mark.parametrize("kind", DISTORTIONS)
+@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
+@settings(max_examples=6, deadline=None)
+@given(seed=SEEDS, models=st.integers(2, 4), sharp=st.sampled_from([0.1, 1.0, 30.0]))
+def test_the_grid_is_exactly_that_of_decisions_at_every_point(kind, task, seed, models, sharp):
+    """On several samples of three groups; the ties are those of `decide`, whose counts the plain form takes."""
+    rng = np.random.default_rng(seed)
+    p = DISTORTIONS[kind](task.probabilities(sharp * rng.normal(size=(models, 25, len(task.classes)))))
+    labels, group = random_labels(task, rng, 25), np.arange(25) % 3
+    points = np.concatenate([simplex(models, 10 if models < 4 else 3), np.full((1, models), 1 / models)])
+    weight = np.concatenate([np.ones((1, 3)), 1 - np.eye(3)])
+    plain = Task.grid_scores(task, p, labels, group, weight, points, thresholds=False)
+    np.testing.assert_allclose(grid(task, p, labels, points, group, weight), plain, rtol=1e-13)
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=SEEDS, digits=st.sampled_from([1, 3, 17]))
+def test_thresholds_are_the_best_of_their_steps_at_every_point(seed, digits):
+    p, labels = random_case(AU, seed, 2, frames=12)
+    p, points = np.round(p, digits), simplex(2, 3)
+    scores, steps = grid(AU, p, labels, points, thresholds=True)[0], np.arange(1025) / 1024
+    for point, score in zip(points, scores, strict=True):
+        fused = fuse(point, p)
+        thresholds = AU.best_thresholds(fused, labels)
+        assert np.isin(thresholds, steps).all()
+        assert sklearn_score(AU, AU.decide(fused, thresholds), labels) == pytest.approx(score)
+        for unit in range(12):  # the score is a sum over units: no other threshold of one of them does better
+            tried = thresholds.copy()
+            for step in steps[::101]:
+                tried[unit] = step
+                assert AU.score(AU.decide(fused, tried), labels).score <= score + 1e-12
+
+
+def test_thresholds_by_hand():
+    labels = np.full((4, 12), -1)
+    labels[:, 0] = [1, 1, 0, 0]
+    probability = np.full((4, 12), 0.3)
+    probability[:, 0] = [0.4, 0.25, 0.125, 0.0]
+    # From 1/8 up to below 1/4 all is right; of these the nearest to .5 is taken. A unit without labels keeps .5.
+    assert AU.best_thresholds(probability, labels).tolist() == [255 / 1024, *[0.5] * 11]
+    # A unit that is always present, with a probability of 0 in one frame: no threshold is below 0.
+    labels[:, 0] = 1
+    assert AU.best_thresholds(probability, labels)[0] == 127 / 1024
 
 
 def test_weights_worked_out_by_hand():
-    # Frame 0 is right while 0.6 w > 0.4 (1 - w), frame 1 while 0.9 (1 - w) > 0.7 w - 0.3 (1 - w) ...
     a, b = rows((0.6, 0.4), (0.8, 0.2)), rows((0.3, 0.7), (0.1, 0.9))
-    labels = np.array([0, 1])
-    best = found(EXPR, np.stack([a, b]), labels, 100)
+    best = searched(EXPR, np.stack([a, b]), np.array([0, 1]), 100)
     # Right on frame 0: w x 0.2 > (1 - w) x 0.4, w > 2/3. Right on frame 1: (1 - w) x 0.8 > w x 0.6, w < 4/7.
     assert best.score == pytest.approx(0.67 * (2 / 3) / 7 + 0.33 * 0.5)
     assert best.weights.tolist() in ([0.0, 1.0], [1.0, 0.0])
@@ -123,161 +151,124 @@ def test_weights_worked_out_by_hand():
 
 def test_among_equals_the_fewest_models_win_then_the_nearest_to_equal_weights():
     a = rows((0.9, 0.1), (0.2, 0.8))
-    best = found(EXPR, np.stack([a, a]), np.array([0, 1]), 100)
+    best = searched(EXPR, np.stack([a, a]), np.array([0, 1]), 100)
     assert np.count_nonzero(best.weights) == 1
-    # Each model is right on one frame alone, for certain; both together on both.
+    # Each model is right on one frame alone; both together on both.
     b, c = rows((0.9, 0.1), (0.6, 0.4)), rows((0.4, 0.6), (0.1, 0.9))
-    assert found(EXPR, np.stack([b, c]), np.array([0, 1]), 100).weights == pytest.approx([0.5, 0.5])
+    assert searched(EXPR, np.stack([b, c]), np.array([0, 1]), 100).weights == pytest.approx([0.5, 0.5])
+
+
+def test_a_model_that_is_not_needed_gets_no_weight():
+    # The second model alone is right in both frames; any weights near it are, too.
+    p = np.stack([rows((0.6, 0.4), (0.4, 0.6)), rows((0.1, 0.9), (0.9, 0.1)), rows((0.45, 0.55), (0.45, 0.55))])
+    np.testing.assert_array_equal(searched(EXPR, p, np.array([1, 0]), 3).weights, [0, 1, 0])
+
+
+def test_equal_weights_are_a_candidate_where_the_grid_lacks_them():
+    # Two of three votes are right in each frame, which only thirds combine: the grid has halves alone.
+    p = np.stack([rows((1, 0), (1, 0), (0, 1)), rows((1, 0), (0, 1), (1, 0)), rows((0, 1), (1, 0), (1, 0))])
+    best = searched(EXPR, 0.98 * p + 0.01, np.array([0, 0, 0]), 1)
+    assert best.weights == pytest.approx([1 / 3] * 3) and best.score == pytest.approx(0.67 / 7 + 0.33)
+
+
+@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
+def test_one_model_alone_has_one_point(task):
+    p, labels = random_case(task, 0, models=1)
+    assert grid(task, p, labels, simplex(1, 10))[0] == pytest.approx(sklearn_score(task, task.decide(p[0]), labels))
+    assert searched(task, p, labels, 10).weights.tolist() == [1]
+
+
+@pytest.mark.parametrize("thresholds", [False, True])
+def test_labels_of_one_class_alone(thresholds):
+    p, _ = random_case(EXPR, 0)
+    best = searched(EXPR, p, np.zeros(30, int), 10, thresholds=thresholds)
+    decided = EXPR.decide(fuse(best.weights, p))
+    assert best.score == pytest.approx(sklearn_score(EXPR, decided, np.zeros(30, int)))
+    # Units that are never present, or never labelled: an F1 of 0 whatever is decided.
+    p, labels = random_case(AU, 0)
+    labels[:, :6], labels[:, 6:] = 0, -1
+    best = searched(AU, p, labels, 5, thresholds=thresholds)
+    assert best.score == pytest.approx(
+        sklearn_score(AU, AU.decide(fuse(best.weights, p), best.thresholds), labels), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["expr", "au"])
 def test_a_model_of_weight_0_equals_leaving_it_out(name):
-    task = TASKS[name]
-    p = np.random.default_rng(0).random((3, 50, len(task.classes)))
+    p = np.random.default_rng(0).random((3, 50, len(TASKS[name].classes)))
     np.testing.assert_array_equal(fuse(np.array([0.3, 0.0, 0.7]), p), fuse(np.array([0.3, 0.7]), p[[0, 2]]))
 
 
-def random_case(name, seed, models=3, frames=30):
-    task, rng = TASKS[name], np.random.default_rng(seed)
-    shape = (frames,) if task.kind == "one" else (frames, 12)
-    labels = rng.integers(-1, len(task.classes) if task.kind == "one" else 2, shape)
-    labels[0] = 0
-    p = rng.random((models, frames, len(task.classes)))
-    return task, p / p.sum(axis=2, keepdims=True) if task.kind == "one" else p, labels
+def outputs(task=EXPR, seed=0, recordings=8, length=30, models=3, signal=(1.0, 1.0, 1.0)):
+    """Videos with gaps, each a recording of its own but the first two, and models of some signal."""
+    rng = np.random.default_rng(seed)
+    count = recordings * length
+    labels = random_labels(task, rng, count).astype(np.int8)
+    is_class = task.by_class(labels)[0] * 1.0 if task is EXPR else 2.0 * (labels == 1) - 1
+    noise = rng.normal(size=(models, count, len(task.classes)))
+    logits = (is_class * np.array(signal)[:, None, None] + noise).astype(np.float32)
+    frame = np.concatenate([np.sort(rng.choice(2 * length, length, replace=False)) + 1 for _ in range(recordings)])
+    recording = np.repeat(np.maximum(0, np.arange(recordings) - 1), length)
+    return LabelledOutputs(task, logits, np.arange(0, count + 1, length), frame, labels, recording)
 
 
-@pytest.mark.parametrize("name", ["expr", "expr8", "au"])
-@settings(max_examples=5, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), models=st.integers(2, 4))
-def test_every_point_has_the_official_score_and_refining_never_loses(name, seed, models):
-    task, p, labels = random_case(name, seed, models)
-    expected = [score(task, decide(task, fuse(w, p)), labels).score for w in simplex(models, 4)]
-    best = found(task, p, labels, 4)
-    grid = objective(task, p, labels, thresholds=False).grid(4)
-    np.testing.assert_allclose(grid, expected, atol=1e-12)
-    assert best.score >= max(expected) - 1e-12
-    assert best.score == pytest.approx(score(task, decide(task, fuse(best.weights, p)), labels).score)
-    assert best.weights.sum() == pytest.approx(1) and (best.weights >= 0).all()
+@pytest.mark.parametrize("temperatures", [False, True])
+@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
+def test_a_fold_is_left_out_as_if_its_frames_did_not_exist(task, temperatures):
+    made = outputs(task)
+    space, fold = SearchSpace(10, (0,), temperatures), folds(task, made.labels, made.recording, 3, 0)
+    for held, fusions in enumerate(fit(made, space, fold)[1:]):
+        rest = made.labels.copy()
+        rest[fold == held] = -1
+        (alone,) = fit(replace(made, labels=rest), space)
+        for weighting, fusion in fusions.items():
+            np.testing.assert_array_equal(fusion.weights, alone[weighting].weights)
+            assert fusion.temperatures == alone[weighting].temperatures
+            assert fusion.score == pytest.approx(alone[weighting].score)
+            if task is AU:
+                np.testing.assert_array_equal(fusion.thresholds, alone[weighting].thresholds)
 
 
-@pytest.mark.parametrize("name", ["expr", "au"])
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_a_line_has_the_score_of_every_stretch(name, seed):
-    task, p, labels = random_case(name, seed, frames=12)
-    of = objective(task, p, labels, thresholds=False)
-    start, end = np.array([0.25, 0.75, 0.0]), np.array([0.25, 0.0, 0.75])
-    places, scores = of.along(start, end, start)
-    edges = np.concatenate([[0], places, [1]])
-    assert (np.diff(edges) >= 0).all() and len(scores) == len(places) + 1
-    for low, high, expected in zip(edges, edges[1:], scores, strict=False):
-        if high - low > 1e-9:
-            weights = start + (low + high) / 2 * (end - start)
-            assert of.score(weights) == pytest.approx(expected)
+@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
+def test_labels_of_a_held_out_fold_change_no_bit_of_what_is_chosen_for_it(task):
+    made = outputs(task)
+    space, fold = SearchSpace(10, (0, 2, 5), temperatures=True), folds(task, made.labels, made.recording, 3, 0)
+    before = fit(made, space, fold)
+    labels = made.labels.copy()
+    labels[fold == 1] = np.random.default_rng(1).integers(0, 2, labels[fold == 1].shape)
+    after = fit(replace(made, labels=labels), space, fold)
+    for weighting in Weighting:
+        one, other = before[2][weighting], after[2][weighting]  # the first is of all frames
+        np.testing.assert_array_equal(one.weights, other.weights)
+        assert (one.half_width, one.temperatures, one.score) == (other.half_width, other.temperatures, other.score)
+        np.testing.assert_array_equal(one.thresholds, other.thresholds)
+        decided = [fusion.decide(made)[fold == 1] for fusion in (one, other)]
+        np.testing.assert_array_equal(*decided)
+    assert any(before[1][weighting].score != after[1][weighting].score for weighting in Weighting)
 
 
-def test_refining_finds_what_lies_between_the_points_of_the_grid():
-    # Right on the first frame where .2 w > .204 (1 - w), on the second one where .26 w < .27 (1 - w).
-    p, labels = np.stack([rows((0.6, 0.4), (0.26, 0.0)), rows((0.4, 0.604), (0.0, 0.27))]), np.array([0, 1])
-    of = objective(EXPR, p, labels, thresholds=False)
-    best = search(of, 10)
-    assert best.score == pytest.approx(0.67 * 2 / 7 + 0.33) and 204 / 404 < best.weights[0] < 27 / 53
-    assert of.grid(10).max() < best.score
-    assert refine(of, np.array([1.0, 0.0]))[1] == best.score
+@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
+@pytest.mark.parametrize("thresholds", [False, True])
+def test_a_fusion_has_the_score_that_it_claims(task, thresholds):
+    made = outputs(task, seed=5)
+    (fusions,) = fit(made, SearchSpace(10, (0, 3), temperatures=True, thresholds=thresholds))
+    for fusion in fusions.values():
+        assert fusion.score == pytest.approx(task.score(fusion.decide(made), made.labels).score)
+    single, equal, best = (fusions[weighting] for weighting in Weighting)
+    assert best.score >= max(single.score, equal.score) - 1e-12
+    assert sorted(single.weights) == [0, 0, 1] and equal.weights == pytest.approx([1 / 3] * 3)
+    assert (best.thresholds is not None) == (thresholds and task is AU)
 
 
-def test_among_equals_a_model_that_is_not_needed_gets_no_weight():
-    # The second model alone is right in both frames; any weights near it are, too.
-    p = np.stack([rows((0.6, 0.4), (0.4, 0.6)), rows((0.1, 0.9), (0.9, 0.1)), rows((0.45, 0.55), (0.45, 0.55))])
-    best = search(objective(EXPR, p, np.array([1, 0]), thresholds=False), 3)
-    np.testing.assert_array_equal(best.weights, [0, 1, 0])
+def test_the_narrowest_of_equally_good_boxes_is_taken():
+    made = outputs(seed=1)
+    still = replace(made, logits=np.repeat(made.logits[:, :1], len(made.frame), axis=1))
+    (fusions,) = fit(still, SearchSpace(2, (7, 1, 4)))
+    assert {fusion.half_width for fusion in fusions.values()} == {1}
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_no_model_could_be_left_out_for_nothing(seed):
-    """Of what an exchange between two models reaches."""
-    task, p, labels = random_case("expr", seed, 3, frames=12)
-    of = objective(task, p, labels, thresholds=False)
-    best = search(of, 3)
-    for one, other in itertools.permutations(np.flatnonzero(best.weights), 2):
-        without = best.weights.copy()
-        without[one] += without[other]
-        without[other] = 0
-        assert of.score(without) < best.score - 1e-13
-
-
-def test_a_model_that_never_decides_does_not_fill_the_memory(monkeypatch):
-    """Its classes tie along every line, so that each point is looked at by itself, in parts."""
-    monkeypatch.setattr(grid_module, "MOST_AT_ONCE", 7)
-    rng = np.random.default_rng(0)
-    p = rng.random((3, 40, 7))
-    p[2] = 1 / 7
-    labels = rng.integers(0, 7, 40)
-    np.testing.assert_array_equal(grid_confusions(p, labels, 10), brute_force(p, labels, 10))
-
-
-def best_by_trying(task, probability, labels):
-    """The best score over all sets of thresholds, unit by unit."""
-    units, total = Units(task, labels), 0.0
-    for unit in range(probability.shape[1]):
-        edges = np.concatenate([[-0.1], np.unique(probability[:, unit])])
-        tried = []
-        for edge in edges:
-            decided = (probability[:, unit] > edge) & units.counted[:, unit]
-            right = (decided & units.present[:, unit]).sum()
-            tried.append(units.worth(right, decided.sum() - right, unit))
-        total += max(tried) if units.counted[:, unit].any() else 0
-    return total
-
-
-@pytest.mark.parametrize("digits", [1, 17])
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), frames=st.integers(1, 30))
-def test_thresholds_are_the_best_there_are(digits, seed, frames):
-    task, p, labels = random_case("au", seed, 2, frames)
-    probability, units = np.round(p[0], digits).clip(1e-3, 1), Units(task, labels)
-    thresholds, best = best_thresholds(units, probability)
-    assert ((thresholds >= 0) & (thresholds <= 1)).all()
-    assert best == pytest.approx(best_by_trying(task, probability, labels))
-    assert best == pytest.approx(score(task, decide(task, probability, thresholds), labels).score)
-
-
-@pytest.mark.parametrize("digits", [1, 3, 17])
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), frames=st.integers(1, 30), models=st.integers(2, 4))
-def test_bounds_hold_at_every_point(digits, seed, frames, models):
-    task, p, labels = random_case("au", seed, models, frames)
-    p = np.round(p, digits).clip(0, 1)
-    low, high = grid_bounds(Units(task, labels), p, 5)
-    best = [best_thresholds(Units(task, labels), fuse(weights, p))[1] for weights in simplex(models, 5)]
-    assert (low - 1e-12 <= best).all() and (best <= high + 1e-12).all()
-    assert low.max() > 0 and (high - low).max() < 1
-
-
-def test_thresholds_by_hand():
-    labels = np.full((4, 12), -1)
-    labels[:, 0] = [1, 1, 0, 0]
-    probability = np.full((4, 12), 0.3)
-    probability[:, 0] = [0.4, 0.2, 0.1, 0.0]
-    thresholds, best = best_thresholds(Units(AU, labels), probability)
-    assert thresholds == pytest.approx([0.15, *[0.5] * 11])
-    assert best == pytest.approx(0.5 / 12 + 0.5)
-    # A unit that is always there, with a probability of 0 in one frame: no threshold is below 0.
-    labels[:, 0] = 1
-    thresholds, best = best_thresholds(Units(AU, labels), probability)
-    assert thresholds[0] == pytest.approx(0.05) and best == pytest.approx(0.5 / 12 * 6 / 7 + 0.5 * 0.75)
-
-
-@settings(max_examples=5, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_the_grid_finds_the_best_weights_for_the_best_thresholds(seed):
-    task, p, labels = random_case("au", seed)
-    of = objective(task, p, labels, thresholds=True)
-    exact = np.array([of.score(w) for w in simplex(3, 6)])
-    grid = of.grid(6)
-    assert grid.max() == pytest.approx(exact.max()) and (grid <= exact + 1e-12).all()
-    assert grid.argmax() in np.flatnonzero(exact >= exact.max() - 1e-12)
-    best = search(of, 6)
-    thresholds, _ = best_thresholds(Units(task, labels), fuse(best.weights, p))
-    assert best.score == pytest.approx(score(task, decide(task, fuse(best.weights, p), thresholds), labels).score)
+def test_the_surface_has_the_score_of_every_point():
+    made = outputs(AU, seed=2)
+    (fusions,) = fit(made, SearchSpace(4, (2,)))
+    points, scores = score_surface(made, fusions[Weighting.SEARCHED], 4, thresholds=True)
+    assert len(points) == point_count(3, 4) and scores.max() == pytest.approx(fusions[Weighting.SEARCHED].score)

@@ -30,7 +30,6 @@ from fercache.models.checkpoint import load_checkpoint
 from fercache.models.weights import load_weights
 from fercache.results.aligned import read_all, with_labels
 from fercache.rundir import RunDir
-from fercache.scoring.metrics import decide, score
 from fercache.stages.extract import extract
 from fercache.stages.finetune import finetune
 from fercache.stages.predict import predict
@@ -131,7 +130,7 @@ def test_the_validation_score_is_that_of_the_cached_logits(manifest, run, tmp_pa
     predictions = read_all([predict(manifest, run, cache, tmp_path / "p.h5")])
     data = read_manifest(manifest)
     outputs = with_labels(predictions, data).outputs
-    found = score(data.task, decide(data.task, outputs.probability()[0]), outputs.labels)
+    found = data.task.score(data.task.decide(outputs.probability()[0]), outputs.labels)
     assert found.frames == 11
     best = max(metrics(run), key=lambda line: line["score"])
     assert (best["score"], best["f1"], best["accuracy"]) == (found.score, found.f1, found.accuracy)
@@ -159,7 +158,7 @@ def test_two_ranks_train_one_network_and_score_as_one_does(manifest, tmp_path):
     cache = extract(manifest, str(tmp_path / "two"), tmp_path / "c", exact, threads=1)
     data = read_manifest(manifest)
     outputs = with_labels(read_all([predict(manifest, tmp_path / "two", cache, tmp_path / "p.h5")]), data).outputs
-    found = score(data.task, decide(data.task, outputs.probability()[0]), outputs.labels)
+    found = data.task.score(data.task.decide(outputs.probability()[0]), outputs.labels)
     best = max(metrics(tmp_path / "two"), key=lambda line: line["score"])
     assert (best["score"], best["f1"], best["accuracy"]) == (found.score, found.f1, found.accuracy)
 
@@ -312,7 +311,7 @@ def test_a_checkpoint_of_another_number_of_classes_is_refused(manifest, run, tmp
     [
         (["batch_size=22"], "batch_size: found 22, but there are 21 training frames"),
         (["precision=fp16"], "precision: found fp16, which needs a GPU"),
-        (["positive_weights=true"], "positive_weights: task expr has one class a frame"),
+        (["positive_weights=true"], "positive_weights: task expr has the loss"),
         (["warmup=2"], "finetune.warmup: found 2.0, expected at least 0 and below epochs"),
         (["arch=vggface"], "image_size: found 48, but vggface works at 224 alone"),
         (["label_smoothing=1", "clip_norm=0", "every_nth_frame=0"], "every_nth_frame: found 0, expected from 1 to"),

@@ -28,9 +28,10 @@ from fercache.errors import CacheError, ConfigError, DataError, RunError, Weight
 from fercache.models.checkpoint import load_run
 from fercache.models.preprocessing import prepare
 from fercache.models.weights import load_weights
-from fercache.results.ensemble_file import describe_search, read_ensemble
+from fercache.results.ensemble_file import read_ensemble
+from fercache.results.ensemble_words import describe_search
+from fercache.results.export_formats import EXPORT_FORMATS, ExportFormat
 from fercache.rundir import RunDir
-from fercache.scoring.metrics import probabilities
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
 from fercache.stages.evaluate import as_plain, describe, evaluate
 from fercache.stages.export import export, fill
@@ -312,15 +313,15 @@ def test_the_ensemble_and_its_file(project, tmp_path):
     scores = content["in_sample"]
     assert scores["searched"]["score"] >= max(s["score"] for s in scores.values()) - 1e-9
     assert content["across_folds"].keys() == scores.keys() and len(content["folds"]) == 2
-    text = describe_search(file)
+    text = describe_search(read_ensemble(file))
     assert "across folds" in text and "select: best" in text and "Against equal weights" in text
     fused = apply_ensemble(file, paths[::-1], tmp_path / "fused.h5")
     evaluation = evaluate(project.manifest, [fused])[0]
     assert evaluation.scores.score == pytest.approx(scores["searched"]["score"])
     found, parts = read_predictions(fused), [read_predictions(path) for path in paths]
     task = TASKS["expr"]
-    by_hand = sum(w * probabilities(task, p.videos["w"].logits) for w, p in zip(content["weights"], parts, strict=True))
-    np.testing.assert_allclose(probabilities(task, found.videos["w"].logits), by_hand, atol=1e-6)
+    by_hand = sum(w * task.probabilities(p.videos["w"].logits) for w, p in zip(content["weights"], parts, strict=True))
+    np.testing.assert_allclose(task.probabilities(found.videos["w"].logits), by_hand, atol=1e-6)
     assert len(found.videos["n"].frame) == 0
 
 
@@ -330,7 +331,9 @@ def test_smoothing_and_temperatures_are_applied_as_they_were_chosen(project, tmp
     file = search_ensemble(project.manifest, paths, tmp_path / "e", settings)
     content = json.loads(file.read_text())
     assert content["half_width"] == 3 and content["temperatures"] != [1, 1, 1] and content["across_folds"] == {}
-    assert "smoothed over 3 frames" in describe_search(file) and "No folds" in describe_search(file)
+    assert "smoothed over 3 frames" in describe_search(read_ensemble(file)) and "No folds" in describe_search(
+        read_ensemble(file)
+    )
     found = evaluate(project.manifest, [apply_ensemble(file, paths, tmp_path / "f.h5")])[0]
     assert found.scores.score == pytest.approx(content["in_sample"]["searched"]["score"])
 
@@ -517,9 +520,17 @@ def test_export_gives_every_frame_its_line(project, tmp_path):
     assert [line.split(",")[1] for line in lines[1:]] == list("01110000110")
 
 
-def test_filling_by_hand():
-    from fercache.cache.predictions import VideoPredictions
+def test_a_format_may_be_registered_from_outside(project, tmp_path, monkeypatch):
+    shout = ExportFormat(".loud", lambda video: " ".join(video.task.classes[d].upper() for d in video.decisions))
+    monkeypatch.setitem(EXPORT_FORMATS, "loud", shout)
+    out = export(project.predictions["gru"], project.manifest, tmp_path / "out", "loud")
+    words = (out / "v.loud").read_text().split()
+    assert len(words) == 11 and set(words) <= {name.upper() for name in TASKS["expr"].classes}
+    with pytest.raises(ConfigError, match="found 'json', expected one of abaw2021, csv, loud"):
+        export(project.predictions["gru"], project.manifest, tmp_path / "x", "json")
 
+
+def test_filling_by_hand():
     logits = np.log(np.array([[0.9, 0.1, 1e-9, 1e-9, 1e-9, 1e-9, 1e-9], [0.3, 0.7] + [1e-9] * 5]))
     video = VideoPredictions(np.array([2, 5]), logits)
     filled = fill(TASKS["expr"], video, 6, np.full(7, 1 / 7))

@@ -11,7 +11,6 @@ from torch.nn import functional
 from weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vggface_tensors
 
 from fercache.cli import main
-from fercache.data.annotations import labelled
 from fercache.data.loader import FrameLoader
 from fercache.data.manifest import read_manifest
 from fercache.errors import DataError
@@ -250,7 +249,7 @@ def labelled_faces(manifest, split, count):
     for video in data.split(split):
         frames = video.frames()
         own = video.labels(data.task)[frames.frame - 1]
-        keep = np.flatnonzero(labelled(own, data.task))
+        keep = np.flatnonzero(data.task.labelled(own))
         paths += [frames.path[place] for place in keep]
         labels += own[keep].tolist()
     places = np.linspace(0, len(paths) - 1, count).astype(int)

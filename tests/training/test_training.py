@@ -102,8 +102,8 @@ def test_positive_weights_by_hand():
 @pytest.mark.parametrize(
     ("task", "setting", "words"),
     [
-        ("au", {"class_balance": 0.9}, "class_balance: task au has many classes a frame"),
-        ("expr", {"positive_weights": True}, "positive_weights: task expr has one class a frame"),
+        ("au", {"class_balance": 0.9}, "class_balance: task au has the loss"),
+        ("expr", {"positive_weights": True}, "positive_weights: task expr has the loss"),
     ],
 )
 def test_a_setting_of_the_other_kind_of_task_is_refused(task, setting, words):

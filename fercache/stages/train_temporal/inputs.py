@@ -18,7 +18,6 @@ from fercache.cache.mapped import MappedRows
 from fercache.cache.reader import Cache
 from fercache.cache.verify import check_before_use
 from fercache.config import TrainTemporalConfig
-from fercache.data.annotations import labelled
 from fercache.data.frames import FrameList, JoinedPaths
 from fercache.data.manifest import Manifest, Video
 from fercache.data.time_line import TimeLine, WindowSet
@@ -214,7 +213,7 @@ def _splits(
             problems += error.problems
             continue
         line = TimeLine.of({video.video_id: numbers[video.video_id] for video in videos[split]}, settings.window)
-        counts = labelled(labels, data.task)
+        counts = data.task.labelled(labels)
         if split == "train":
             centre = line.training_centres(counts, settings.window, settings.stride)
         else:
@@ -239,6 +238,6 @@ def _row_labels(data: Manifest, split: str, videos: Sequence[Video], numbers: Nu
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
-    if not any(labelled(labels, data.task).any() for labels in row_labels):
+    if not any(data.task.labelled(labels).any() for labels in row_labels):
         raise DataError(f"split {split}: no labelled frame in its {len(videos)} videos")
     return np.concatenate(row_labels)

@@ -18,7 +18,6 @@ from torch import nn
 
 from fercache import runtime
 from fercache.config import TrainTemporalConfig
-from fercache.data.annotations import class_shares
 from fercache.data.datasets import EpochBatches
 from fercache.data.manifest import Manifest, read_manifest
 from fercache.errors import ConfigError, raise_problems
@@ -87,7 +86,7 @@ def measure_head(
     runtime.seed_everything(0)
     network = TemporalNetwork(get_head(head)(len(record.classes), embedding_dim)).to(device)
     shape = (settings.batch_size, settings.window)
-    labels = torch.zeros(shape if record.kind == "one" else (*shape, len(record.classes)), dtype=torch.int64)
+    labels = torch.zeros(*shape, *record.label_shape(1)[1:], dtype=torch.int64)
     learner = make_learner(network, make_criterion(record, settings, labels.numpy()), settings, precision)
     if learner is None:
         raise ConfigError(f"head: {head} learns nothing, so that there is nothing to measure")
@@ -130,7 +129,7 @@ def _train(manifest: Path, data: Manifest, inputs: Inputs, settings: TrainTempor
         "task": data.task.name,
         "window": settings.window,
         "precision": job.precision,
-        "train_prior": class_shares(training.labels, data.task).tolist(),
+        "train_prior": data.task.prior(training.labels).tolist(),
         **inputs.header,
     }
     windows = WindowTrainingData(data.task, inputs, order, job)

@@ -1,4 +1,4 @@
-"""What an ensemble chooses, on some frames for others: smoothing, temperatures, folds, and what it is worth."""
+"""Smoothing, temperatures, calibration, folds, and how good an ensemble is across them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fercache.scoring.calibration import calibration, coverage, temperature
-from fercache.scoring.choice import EQUAL_WEIGHTS, SEARCHED, SINGLE, Recipe, across_folds, choose
+from fercache.scoring.cross_validation import cross_validate, score_decisions
 from fercache.scoring.folds import absent, folds
-from fercache.scoring.grid import fuse
-from fercache.scoring.honest import results, worth
-from fercache.scoring.metrics import decide, probabilities, score
 from fercache.scoring.outputs import LabelledOutputs, box_mean
+from fercache.scoring.search import SearchSpace, Weighting, fit
 from fercache.tasks import TASKS
+from fercache.tasks.fusion import fuse
 
 EXPR, AU = TASKS["expr"], TASKS["au"]
 
@@ -25,9 +24,8 @@ def outputs(task=EXPR, seed=0, recordings=8, length=30, models=3, signal=(1.0, 1
     """Videos with gaps, each a recording of its own but the first two, and models of some signal."""
     rng = np.random.default_rng(seed)
     count = recordings * length
-    shape = (count,) if task.kind == "one" else (count, 12)
-    labels = rng.integers(-1, len(task.classes) if task.kind == "one" else 2, shape).astype(np.int8)
-    is_class = np.eye(len(task.classes) + 1)[labels][:, :-1] if task.kind == "one" else 2.0 * (labels == 1) - 1
+    labels = rng.integers(-1, 7 if task is EXPR else 2, task.label_shape(count)).astype(np.int8)
+    is_class = task.by_class(labels)[0] * 1.0 if task is EXPR else 2.0 * (labels == 1) - 1
     noise = rng.normal(size=(models, count, len(task.classes)))
     logits = (is_class * np.array(signal)[:, None, None] + noise).astype(np.float32)
     frame = np.concatenate([np.sort(rng.choice(2 * length, length, replace=False)) + 1 for _ in range(recordings)])
@@ -60,13 +58,13 @@ def test_the_temperature_is_that_of_the_least_cross_entropy(task):
         best = temperature(task, logits, made.labels)
 
         def loss(scale, logits=logits):
-            p = probabilities(task, logits / scale)
+            p = task.probabilities(logits / scale)
             counted = made.labels >= 0
-            if task.kind == "one":
-                own = np.take_along_axis(p[counted], made.labels[counted][:, None].astype(int), 1)
+            if task is EXPR:
+                of_label = np.take_along_axis(p[counted], made.labels[counted][:, None].astype(int), 1)
             else:
-                own = np.where(made.labels == 1, p, 1 - p)[counted]
-            return -np.log(own).mean()
+                of_label = np.where(made.labels == 1, p, 1 - p)[counted]
+            return -np.log(of_label).mean()
 
         assert loss(best) < min(loss(best * 1.01), loss(best / 1.01))
 
@@ -82,10 +80,12 @@ def test_calibration_by_hand():
         [[0.9, 0.1, 0, 0, 0, 0, 0], [0.9, 0.1, 0, 0, 0, 0, 0], [0.4, 0.6, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]]
     )
     labels = np.array([0, 1, 1, -1])
-    found = calibration(EXPR, p, labels)
-    assert found.count.tolist() == [0] * 9 + [1, 0, 0, 0, 2, 0]
-    assert found.said[[9, 13]] == pytest.approx([0.6, 0.9]) and found.found[[9, 13]] == pytest.approx([1.0, 0.5])
-    assert np.isnan(found.said[0]) and found.ece == pytest.approx((0.4 + 2 * 0.4) / 3)
+    result = calibration(EXPR, p, labels)
+    assert result.count.tolist() == [0] * 9 + [1, 0, 0, 0, 2, 0]
+    assert result.confidence[[9, 13]] == pytest.approx([0.6, 0.9]) and result.accuracy[[9, 13]] == pytest.approx(
+        [1.0, 0.5]
+    )
+    assert np.isnan(result.confidence[0]) and result.ece == pytest.approx((0.4 + 2 * 0.4) / 3)
     kept = coverage(EXPR, p, labels, np.array([0, 0, 1, 1]))
     assert kept[1.0][0] == pytest.approx(2 / 3) and kept[0.7][0] == pytest.approx(1 / 2)
     assert kept[1.0][1] <= 2 / 3 <= kept[1.0][2] and np.isnan(coverage(EXPR, p, labels, np.zeros(4, int))[1.0][1])
@@ -141,14 +141,16 @@ def test_recordings_without_labels_have_no_part_in_intervals():
     made = outputs(recordings=6)
     labels = np.where(made.recording >= 3, -1, made.labels)
     decisions = {"one": made.logits[0].argmax(axis=1)}
-    some = results(replace(made, labels=labels), decisions, seed=0)["one"]
+    some = score_decisions(replace(made, labels=labels), decisions, seed=0)["one"]
     kept = made.recording < 3
     alone = LabelledOutputs(
         EXPR, made.logits[:, kept], made.first[:5], made.frame[kept], made.labels[kept], made.recording[kept]
     )
-    np.testing.assert_array_equal(some.samples, results(alone, {"one": decisions["one"][kept]}, seed=0)["one"].samples)
+    np.testing.assert_array_equal(
+        some.samples, score_decisions(alone, {"one": decisions["one"][kept]}, seed=0)["one"].samples
+    )
     labels = np.where(made.recording >= 1, -1, made.labels)
-    assert np.isnan(results(replace(made, labels=labels), decisions, seed=0)["one"].score.low)
+    assert np.isnan(score_decisions(replace(made, labels=labels), decisions, seed=0)["one"].score.low)
 
 
 def test_a_class_in_one_fold_alone_is_told():
@@ -156,57 +158,18 @@ def test_a_class_in_one_fold_alone_is_told():
     assert absent(EXPR, labels, fold) == {"Surprise": [2]}
 
 
-@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
-def test_labels_of_a_held_out_fold_change_no_bit_of_what_is_chosen_for_it(task):
-    made = outputs(task)
-    recipe = Recipe(10, (0, 2, 5), temperatures=True)
-    fold = folds(task, made.labels, made.recording, 3, 0)
-    before = across_folds(made, fold, recipe)
-    labels = made.labels.copy()
-    labels[fold == 1] = np.random.default_rng(1).integers(0, 2, labels[fold == 1].shape)
-    after = across_folds(replace(made, labels=labels), fold, recipe)
-    for name in (SINGLE, EQUAL_WEIGHTS, SEARCHED):
-        one, other = before.choices[1][name], after.choices[1][name]
-        np.testing.assert_array_equal(one.weights, other.weights)
-        assert (one.half_width, one.temperatures, one.score) == (other.half_width, other.temperatures, other.score)
-        if task.kind == "many":
-            np.testing.assert_array_equal(one.thresholds, other.thresholds)
-        np.testing.assert_array_equal(before.decisions[name][fold == 1], after.decisions[name][fold == 1])
-    assert any(before.choices[0][name].score != after.choices[0][name].score for name in before.choices[0])
-
-
-@pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])
-@pytest.mark.parametrize("thresholds", [False, True])
-def test_a_choice_scores_what_it_says(task, thresholds):
-    made = outputs(task, seed=5)
-    found = choose(made, np.ones(len(made.frame), bool), Recipe(10, (0, 3), temperatures=True, thresholds=thresholds))
-    for choice in found.values():
-        assert choice.score == pytest.approx(score(task, choice.decide(made), made.labels).score)
-    assert found[SEARCHED].score >= max(found[SINGLE].score, found[EQUAL_WEIGHTS].score) - 1e-12
-    assert sorted(found[SINGLE].weights) == [0, 0, 1] and found[EQUAL_WEIGHTS].weights == pytest.approx([1 / 3] * 3)
-    assert (found[SEARCHED].thresholds is not None) == (thresholds and task.kind == "many")
-
-
-def test_the_narrowest_of_equally_good_boxes_is_taken():
-    made = outputs(seed=1)
-    still = replace(made, logits=np.repeat(made.logits[:, :1], len(made.frame), axis=1))
-    found = choose(still, np.ones(len(made.frame), bool), Recipe(2, (7, 1, 4)))
-    assert {choice.half_width for choice in found.values()} == {1}
-
-
-def test_the_worth_of_an_ensemble_by_hand():
-    """Decisions across folds are those of what was chosen on the others, and differences are paired."""
+def test_scores_across_folds_are_of_what_was_chosen_on_the_other_folds():
     made = outputs(seed=2)
     fold = folds(EXPR, made.labels, made.recording, 2, 0)
-    recipe = Recipe(10)
-    found = worth(made, recipe, fold, seed=0)
+    space = SearchSpace(10)
+    report = cross_validate(made, space, fold, seed=0)
     decisions = np.empty(len(fold), np.int64)
-    for held in range(2):
-        chosen = choose(made, fold != held, recipe)[SEARCHED]
-        decisions[fold == held] = decide(EXPR, fuse(chosen.weights, made.probability())[fold == held])
-    assert found.across[SEARCHED].score.value == score(EXPR, decisions, made.labels).score
-    gain = found.across[SEARCHED].less(found.across[EQUAL_WEIGHTS])
-    assert gain.value == found.across[SEARCHED].score.value - found.across[EQUAL_WEIGHTS].score.value
-    assert gain.low <= gain.value <= gain.high
-    assert found.across[SEARCHED].less(found.across[SEARCHED]).high == 0
-    assert worth(made, recipe, None, seed=0).across == {}
+    for held, fusions in enumerate(fit(made, space, fold)[1:]):
+        fused = fuse(fusions[Weighting.SEARCHED].weights, made.probability())
+        decisions[fold == held] = EXPR.decide(fused[fold == held])
+    searched, equal = report.across_folds[Weighting.SEARCHED], report.across_folds[Weighting.EQUAL]
+    assert searched.score.value == EXPR.score(decisions, made.labels).score
+    gain = searched.minus(equal)
+    assert gain.value == searched.score.value - equal.score.value and gain.low <= gain.value <= gain.high
+    assert searched.minus(searched).high == 0
+    assert cross_validate(made, space, None, seed=0).across_folds == {}
