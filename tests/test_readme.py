@@ -22,8 +22,8 @@ from fercache.cli import main, parallel
 from fercache.cli.commands import ALL
 from fercache.config import load_config
 from fercache.data.annotations import read_annotation
-from fercache.models.frame_network import ARCHITECTURES
-from fercache.models.heads import HEADS
+from fercache.models.backbones import BACKBONES, get_backbone
+from fercache.models.heads import get_head
 from fercache.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,8 +154,8 @@ def parameters(module):
 def test_the_page_on_heads_counts_their_parameters():
     page = PAGES["docs/reference/heads.md"]
     with torch.device("meta"):
-        heads = [parameters(HEADS[name](7)) for name in ("gru", "transformer", "linear")]
-        backbones = [parameters(architecture.build()) for architecture in ARCHITECTURES.values()]
+        heads = [parameters(get_head(name)(7)) for name in ("gru", "transformer", "linear")]
+        backbones = [parameters(get_backbone(name).build()) for name in BACKBONES]
     assert [number for number in [*heads, *backbones] if number not in page] == []
 
 
