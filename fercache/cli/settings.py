@@ -43,7 +43,8 @@ def show(section: str | None, config: Any) -> None:  # noqa: ANN401 - a pair
     """
     from fercache.tools.settings import show as settings_in_force
 
-    echo(settings_in_force(*config, section))
+    values, sources = config
+    echo(settings_in_force(values, sources, section))
 
 
 @config_group.command("explain")

@@ -222,7 +222,8 @@ def _changed_settings(config: Config, state: QueueState) -> Iterator[str]:
 def _submit_jobs(submission: Submission, command: str, stop: runtime.StopFlag) -> list[JobRecord]:
     """Submit all jobs, recording each; where one is refused, or at a signal, those before it are cancelled."""
     write_text(submission.folder / "config.yaml", config_as_yaml(submission.config))
-    record, submitted = submission.state.record, []
+    record = submission.state.record
+    submitted: list[JobRecord] = []
     try:
         for job in submission.jobs:
             stop.check()

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fercache.config import Config
 from fercache.data.manifest import read_manifest
@@ -25,7 +26,7 @@ def probe(config: Config, heads: tuple[str, ...]) -> dict[str, float]:
     weights that it starts from.
     """
     manifest, tuned = Path(str(config.manifest)), Path(str(config.out), CNN, "best.pt")
-    common = {"task": config.task, "seed": config.seed, "threads": config.threads}
+    common: dict[str, Any] = {"task": config.task, "seed": config.seed, "threads": config.threads}
     log.info("measuring finetune")
     rates = {"finetune": measure_finetune(manifest, config.finetune, **common)}
     log.info("measuring extract")

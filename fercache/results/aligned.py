@@ -35,7 +35,8 @@ class Aligned:
 
 def read_all(paths: Sequence[Path]) -> list[Predictions]:
     """The predictions in `paths`, which must be of one task and one split."""
-    predictions, problems = [], []
+    predictions: list[Predictions] = []
+    problems: list[str] = []
     for path in paths:
         try:
             predictions.append(read_predictions(path))
@@ -82,8 +83,12 @@ def with_labels(predictions: Sequence[Predictions], data: Manifest) -> Aligned:
     if absent:
         names = ", ".join(video.video_id for video in absent)
         log.warning("videos of the split that not all predictions have: %s", names)
-    labels, missing, problems = [], 0, []
-    for video, begin, end in zip(map(known.get, video_ids), outputs.first, outputs.first[1:], strict=False):
+    labels: list[np.ndarray] = []
+    problems: list[str] = []
+    missing = 0
+    for video, begin, end in zip(
+        (known[video_id] for video_id in video_ids), outputs.first, outputs.first[1:], strict=False
+    ):
         try:
             every, of_predicted = _labels(video, outputs.frame[begin:end], task)
         except DataError as error:

@@ -95,7 +95,7 @@ class Task(ABC):
 
     def counted(self, labels: np.ndarray) -> np.ndarray:
         """Where there is an annotation: bool, in the labels' shape."""
-        return labels != self.invalid
+        return np.asarray(labels != self.invalid)
 
     def labelled(self, labels: np.ndarray) -> np.ndarray:
         """Frames with an annotation, or part of one: bool (N,)."""

@@ -51,13 +51,15 @@ class Classification(Task):
         """Counts by group."""
         is_class, known = self.by_class(labels)
         is_decided = self.by_class(decisions)[0] & known
-        sums = [
+        right, decided, labelled = (
             np.stack([np.bincount(group, column) for column in part.T], axis=1)
             for part in (is_class & is_decided, is_decided, is_class)
-        ]
+        )
         counted = self.as_columns(self.counted(labels))
         correct = self.as_columns(decisions == labels) & counted
-        return Tally(*sums, np.bincount(group, correct.sum(axis=1)), np.bincount(group, counted.sum(axis=1)))
+        return Tally(
+            right, decided, labelled, np.bincount(group, correct.sum(axis=1)), np.bincount(group, counted.sum(axis=1))
+        )
 
     def score_tally(self, tally: Tally, weight: np.ndarray) -> np.ndarray:
         """The score of each sample; a class that neither occurs nor is decided counts 0."""

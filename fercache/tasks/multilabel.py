@@ -98,7 +98,8 @@ class Multilabel(Classification):
         for unit, column in enumerate((STEPS * probability).T):
             for state, chosen in enumerate((counted & ~present, present)):
                 histograms[state, unit] = _histogram(column[chosen[:, unit]])
-        gain = self._threshold_scores(*histograms, counted.sum())
+        absent_histogram, present_histogram = histograms
+        gain = self._threshold_scores(absent_histogram, present_histogram, counted.sum())
         thresholds = np.arange(STEPS + 1) / STEPS
         distance = np.abs(thresholds - THRESHOLD)
         best = gain >= gain.max(axis=-1, keepdims=True) - 1e-12

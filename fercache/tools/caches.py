@@ -57,7 +57,9 @@ class CacheInfo:
 def cache_info(cache: Path, manifest: Path | None = None, *, task: str | None = None) -> CacheInfo:
     """What a cache contains, and what it lacks of a manifest; no embeddings are read."""
     reader = Cache(cache)
-    video_ids, frames, skipped, problems = reader.video_ids(), {}, 0, []
+    video_ids, skipped = reader.video_ids(), 0
+    frames: dict[str, int] = {}
+    problems: list[str] = []
     for video_id in video_ids:
         try:
             entry = reader.entry(video_id)

@@ -183,7 +183,8 @@ def _images(folder: Path) -> list[str]:
 def _manifest_faces(source: Path) -> list[str]:
     """The labelled frames of a manifest, which a network is trained on; all of them where none is labelled."""
     data = read_manifest(source, frames=True)
-    paths, labelled_paths = [], []
+    paths: list[str] = []
+    labelled_paths: list[str] = []
     for video in data.videos:
         frames = video.frames()
         counts = data.task.labelled(video.labels(data.task))[frames.frame - 1]
@@ -203,7 +204,8 @@ def _drawn_faces() -> list[torch.Tensor]:
 
 def _decode(paths: Sequence[str]) -> list[torch.Tensor]:
     """At most `FACES` of the images, spread evenly, as uint8 (3, H, W)."""
-    frames, problems = [], []
+    frames: list[torch.Tensor] = []
+    problems: list[str] = []
     for index in np.linspace(0, len(paths) - 1, min(FACES, len(paths))).round().astype(int):
         try:
             frames.append(torch.from_numpy(decode(paths[index]).copy()).permute(2, 0, 1))
