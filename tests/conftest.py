@@ -1,20 +1,14 @@
-"""Data that many tests need."""
+"""Fixtures that many tests need, and what holds for all tests."""
 
 from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from PIL import Image
-
-from fercache.data.annotations import write_annotation
-from fercache.tasks import TASKS
+from support.frames import write_video
 
 
 def keep_to_own_cores() -> None:
@@ -51,26 +45,6 @@ def realfaces() -> Path:
     return REALFACES
 
 
-def write_video(root: Path, video_id: str, numbers, labels=None, split="Train_Set", task="expr", size=48) -> None:
-    """One video in the Aff-Wild2 layout: coloured noise as frames `numbers`, and labels for all frames."""
-    folder = root / "cropped_aligned" / video_id
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([len(video_id), *map(ord, video_id)])
-    for number in numbers:
-        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:05d}.jpg", quality=90)
-    if labels is not None:
-        record = TASKS[task]
-        target = root / "annotations" / f"{record.track}_Set" / split / f"{video_id}.txt"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_annotation(target, record, np.asarray(labels))
-
-
-def write_pixels(root: Path, video_id: str, number: int, pixels: np.ndarray) -> None:
-    """A frame, uint8 (H, W, 3), over one of `write_video`."""
-    Image.fromarray(pixels).save(root / "cropped_aligned" / video_id / f"{number:05d}.jpg", quality=95)
-
-
 @pytest.fixture
 def small_root(tmp_path: Path) -> Path:
     """Four videos: two for training, one with gaps and -1 for validation, one unlabelled."""
@@ -80,19 +54,3 @@ def small_root(tmp_path: Path) -> Path:
     write_video(root, "v", [2, 3, 4, 9, 10], [0, 0, 4, 4, -1, 0, 0, 0, 4, 0, 4], "Validation_Set")
     write_video(root, "t", range(1, 5))
     return root
-
-
-def _can_mount() -> bool:
-    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-
-
-needs_mount = pytest.mark.skipif(not _can_mount(), reason="a file system of its own needs the right to mount")
-
-
-def fill_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have torch answer as where shared memory has no room, in processes that are forked from now on, too."""
-
-    def full(*_: object) -> None:
-        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
-
-    monkeypatch.setattr(torch.Tensor, "share_memory_", full)

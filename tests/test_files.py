@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import needs_mount
+from support.system import needs_mount
 
 from fercache.errors import FercacheError
 from fercache.files import is_abandoned, partial_file, read_text, replacing, write_text, write_text_once

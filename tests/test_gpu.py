@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_pixels, write_video
-from ranks_script import Network, Samples, X, Y
+from support.frames import write_pixels, write_video
+from support.ranks_script import Network, Samples, X, Y
+from support.runs import relative_error, torchrun
 from torch import nn
 
 from fercache import runtime
@@ -123,11 +124,6 @@ def embeddings(cache: Path) -> torch.Tensor:
     """Of all videos, (F, D)."""
     reader = Cache(cache)
     return torch.cat([torch.from_numpy(reader.read(video_id).embedding).float() for video_id in reader.video_ids()])
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest over frames of the difference's norm over the norm."""
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 def same_network(one: Path, other: Path, tolerance: float) -> None:
@@ -371,12 +367,6 @@ if __name__ == "__main__":  # which decoding processes load, too
 """The command line where all ranks have the first GPU, on which nccl refuses a second rank."""
 
 
-def torchrun(script: list[str], words: list[str], *, count: int = 2) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    answer = subprocess.run([*launcher, *script, *words], capture_output=True, text=True, timeout=180, check=False)
-    assert answer.returncode == 0, answer.stderr
-
-
 def training_words(manifest: Path, out: Path) -> list[str]:
     words = ["finetune", "--manifest", manifest, "--weights", "none", "--out", out]
     sets = [f"image_size={SIZE}", "optimizer=adamw", "lr=3e-4", "epochs=3", "batch_size=24", "precision=bf16"]
@@ -387,7 +377,8 @@ def training_words(manifest: Path, out: Path) -> list[str]:
 def test_two_ranks_on_one_gpu_train_one_network(manifest, tmp_path, device):
     script = tmp_path / "script.py"
     script.write_text(SHARED_GPU)
-    torchrun([str(script)], training_words(manifest, tmp_path / "run"))
+    answer = torchrun(2, script, *training_words(manifest, tmp_path / "run"))
+    assert answer.returncode == 0, answer.stderr
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["ranks"] == 2
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import write_video
+from support.frames import write_video
 
 from fercache.cli import main, parallel
 from fercache.data.affwild2 import build_manifest

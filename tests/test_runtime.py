@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import write_video
+from support.frames import write_video
 
 from fercache import runtime
 from fercache.data.affwild2 import build_manifest

@@ -8,41 +8,27 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from support.caches import FRAME, MADE_BY, SHAPE, parts, predictions, write
 
 from fercache.cache.pack import pack
 from fercache.cache.predictions import (
-    Predictions,
     VideoPredictions,
     check_replaceable,
     read_predictions,
     write_predictions,
 )
-from fercache.cache.provenance import FILE_NAME, CacheRecord, Provenance, begin_record, read_record
+from fercache.cache.provenance import FILE_NAME, CacheRecord, begin_record, read_record
 from fercache.cache.reader import Cache
-from fercache.cache.rows import Part, Shape, as_stored
+from fercache.cache.rows import Part, as_stored
 from fercache.cache.writer import write_video
 from fercache.errors import CacheError
 from fercache.tasks import TASKS
-
-MADE_BY = Provenance("w" * 64, "c" * 64, "expr", "resnet50-vggface2", {"image_size": 112}, "fp32", "float16")
-SHAPE = Shape(embedding_dim=4, dtype="float16", classes=7)
-FRAME = np.array([1, 2, 5])
 
 
 @pytest.fixture
 def cache(tmp_path):
     begin_record(tmp_path, CacheRecord(MADE_BY, {"backend": "eager"}))
     return Cache(tmp_path)
-
-
-def parts(rows=range(3), value=1.5):
-    for row in rows:
-        yield Part(np.array([row]), np.full((1, 4), row * value, np.float16), np.full((1, 7), row, np.float32))
-
-
-def write(cache, video="v", rows=range(3), made_by=MADE_BY, value=1.5):
-    there = np.ones(3, bool)
-    write_video(cache.file(video), made_by, SHAPE, FRAME, there, parts(rows, value), source="s" * 64)
 
 
 def test_what_is_written_is_read_back(cache):
@@ -183,12 +169,6 @@ def test_a_record_that_was_edited_is_refused(cache):
     file.unlink()
     with pytest.raises(CacheError, match="is no cache"):
         Cache(cache.path)
-
-
-def predictions(**changes):
-    videos = {"b": VideoPredictions(FRAME, np.eye(3, 7)), "a": VideoPredictions(FRAME[:0], np.empty((0, 7)))}
-    base = Predictions(TASKS["expr"], "validation", "m", "c", "best", np.full(7, 1 / 7), videos)
-    return replace(base, **changes)
 
 
 def test_predictions_come_back(tmp_path):

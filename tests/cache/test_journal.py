@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_cache import MADE_BY, SHAPE
+from support.caches import MADE_BY, SHAPE
 
 from fercache.cache.journal import HEAD, Journal, begun_videos, header_of, journals_of, remove_useless, saved_rows
 from fercache.cache.rows import Part, Shape

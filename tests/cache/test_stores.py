@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from test_cache import MADE_BY, SHAPE, write
+from support.caches import MADE_BY, SHAPE, write
 
 from fercache.cache.mapped import MappedRows
 from fercache.cache.pack import pack

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import needs_mount
-from test_cache import MADE_BY, predictions, write
+from support.caches import MADE_BY, predictions, write
+from support.system import needs_mount
 
 from fercache.cache import hdf5_video
 from fercache.cache.mapped import MappedRows
@@ -279,7 +280,7 @@ FULL_DISK = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from test_cache import predictions, MADE_BY, SHAPE
+from support.caches import predictions, MADE_BY, SHAPE
 from fercache.cache.predictions import write_predictions
 from fercache.cache.provenance import CacheRecord, begin_record
 from fercache.cache.reader import Cache
@@ -309,7 +310,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, free_kb):
     """Really: 1 MB, of which so much is free; the files are of 220 kB and 8 kB."""
     fill = f'dd if=/dev/zero of="$1/fill" bs=1k count={1024 - free_kb} 2>/dev/null'
     script = f'mount -t tmpfs -o size=1m tmpfs "$1" && {fill}; exec "$2" -c "$3" "$1" "$4"'
-    here = os.path.dirname(__file__)
+    here = str(Path(__file__).parents[1])
     command = ["unshare", "--mount", "bash", "-c", script, "-", str(tmp_path), sys.executable, FULL_DISK, here]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr

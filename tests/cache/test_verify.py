@@ -7,7 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from test_cache import FRAME, MADE_BY, SHAPE, parts, write
+from support.caches import FRAME, MADE_BY, SHAPE, parts, write
 
 from fercache.cache.pack import pack
 from fercache.cache.provenance import CacheRecord, begin_record

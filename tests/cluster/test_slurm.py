@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab import PATH, cluster, missing
-from slurm_project import CONFIG, Project
+from support.lab import PATH, cluster, missing
+from support.slurm_project import CONFIG, SlurmProject
 
 from fercache.cache.predictions import read_predictions
 from fercache.cache.reader import Cache
@@ -69,9 +69,9 @@ def new_project(drawn, environment, tmp_path):
     """Makes projects on the cluster, of which nothing is done; afterwards none of their jobs is left."""
     made = []
 
-    def make(name: str = "project") -> Project:
+    def make(name: str = "project") -> SlurmProject:
         shutil.copytree(drawn, tmp_path / name)
-        made.append(Project(tmp_path / name, environment))
+        made.append(SlurmProject(tmp_path / name, environment))
         return made[-1]
 
     yield make

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from fake_slurm import FakeSlurm
+from support.fake_slurm import FakeSlurm
 
 from fercache.cache.provenance import CacheRecord, Provenance
 from fercache.cli import main

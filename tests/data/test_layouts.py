@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import write_video
+from support.frames import write_video
 
 from fercache.data.affwild2 import build_manifest
 from fercache.errors import DataError

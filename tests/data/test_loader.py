@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fill_shared_memory, needs_mount
 from PIL import Image
+from support.system import fill_shared_memory, needs_mount
 from torch.utils.data import get_worker_info
 
 from fercache.data import loader

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import write_video
+from support.frames import write_video
 
 from fercache.data.affwild2 import build_manifest, group_of, read_lengths
 from fercache.data.manifest import check_video_id, read_manifest, write_manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.runs import relative_error
 from torch import nn
 
 from fercache import runtime
@@ -40,10 +41,6 @@ def backbone():
 @pytest.fixture(scope="module")
 def frames():
     return torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 255 - 110
-
-
-def relative_error(found, expected):
-    return ((found.float() - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
 
 
 def plain(backbone, frames):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.runs import relative_error
 from torch import nn
 
 from fercache.data import windows
@@ -48,11 +49,6 @@ every_head = pytest.mark.parametrize("head", [pytest.param(head, id=name) for na
 in_time = pytest.mark.parametrize(
     "head", [pytest.param(head, id=name) for name, head in EVERY if name in ("gru", "transformer")]
 )
-
-
-def relative_error(found, expected):
-    """The largest over frames, as a norm of the difference over the norm."""
-    return ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
 
 
 present_frames = st.lists(st.integers(1, 90), min_size=1, max_size=50, unique=True).map(sorted).map(np.array)

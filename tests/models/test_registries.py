@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_video as write_frames
+from support.frames import write_video as write_frames
 from torch import nn
 
 from fercache.cache.predictions import read_predictions

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from torch.nn import functional
-from weight_files import (
+from support.runs import relative_error
+from support.weight_files import (
     bgr,
     dag_forward,
     dag_tensors,
@@ -23,6 +23,7 @@ from weight_files import (
     vggface_forward,
     vggface_tensors,
 )
+from torch.nn import functional
 
 from fercache.errors import ConfigError, FercacheError, RunError, WeightsError
 from fercache.models.backbones import get_backbone
@@ -84,11 +85,6 @@ def expected_vggface():
 def embeddings(weights):
     """What fercache makes of stored frames with these weights, from uint8 to the embedding."""
     return weights.network(7).eval().embed(prepare(FACES.to(torch.uint8), weights.preprocessing))
-
-
-def relative_error(found, expected):
-    """The largest over frames of the difference's norm over the reference's."""
-    return ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from weight_files import dag_tensors, vggface_tensors
+from support.weight_files import dag_tensors, vggface_tensors
 
 from fercache.config import load_config
 from fercache.errors import ConfigError, DataError, FercacheError

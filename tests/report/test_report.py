@@ -13,8 +13,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import write_video
 from markupsafe import Markup, escape
+from support.frames import write_video
 
 from fercache.cache.predictions import Predictions, VideoPredictions, read_predictions, write_predictions
 from fercache.config import EnsembleConfig

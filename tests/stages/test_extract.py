@@ -17,7 +17,8 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import write_video
+from support.extraction import LENGTHS, assert_same, make_set
+from support.frames import write_video
 
 from fercache.cache.journal import Journal, journals
 from fercache.cache.provenance import FILE_NAME
@@ -36,16 +37,6 @@ from fercache.tasks import TASKS
 from fercache.tools.caches import cache_info, pack_cache, verify_cache
 
 SETTINGS = ExtractConfig(image_size=48, backend="eager", precision="fp32", dtype="float32", batch_size=4, workers=0)
-LENGTHS = {"a": 3, "b": 11, "c": 1, "d": 6}
-
-
-def make_set(folder: Path, lengths=None) -> Path:
-    """Videos with a gap behind their first frame; returns the manifest."""
-    for video, length in (lengths or LENGTHS).items():
-        write_video(folder / "set", video, [1, *range(4, length + 3)])
-    manifest, _ = build_manifest(folder / "set", TASKS["expr"], allow_unlabelled=True)
-    write_manifest(folder / "m.csv", manifest)
-    return folder / "m.csv"
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +51,6 @@ def run(manifest, cache, settings=SETTINGS, **given) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(manifest, tmp_path_factory) -> Path:
     return run(manifest, tmp_path_factory.mktemp("undisturbed") / "cache")
-
-
-def assert_same(cache: Path, expected: Path) -> None:
-    """Every dataset of every file is equal, the checksums too, and nothing half done lies there."""
-    names = sorted(path.name for path in expected.iterdir())
-    assert sorted(path.name for path in cache.iterdir()) == names
-    for name in names:
-        if name.endswith(".h5"):
-            with h5py.File(cache / name) as one, h5py.File(expected / name) as other:
-                assert set(one) == set(other) and one.attrs["checksum"] == other.attrs["checksum"]
-                for dataset in one:
-                    np.testing.assert_array_equal(one[dataset][:], other[dataset][:])
 
 
 @pytest.fixture

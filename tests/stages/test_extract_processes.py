@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import random
 import re
 import signal
 import subprocess
@@ -12,12 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_extract import assert_same, make_set
+from support.extraction import assert_same, make_set
 
 from fercache.cache.journal import journals
 from fercache.tools.caches import verify_cache
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -42,11 +42,29 @@ def undisturbed(manifest, tmp_path_factory) -> Path:
     return cache
 
 
-def test_ten_kills_change_nothing():
-    words = [sys.executable, "benchmarks/extract.py", "--parts", "kills", "--kills", "10", "--json"]
-    answer = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert json.loads(answer.stdout.splitlines()[-1]) == {"kills": 10, "kills_equal": 10}, answer.stdout
+@pytest.mark.parametrize("number", range(10))
+def test_a_kill_at_any_moment_changes_nothing(manifest, undisturbed, tmp_path, number):
+    """One in each tenth of the time from the first row to the last video."""
+    cache, share = tmp_path / "cache", (number + random.Random(number).random()) / 10
+    running = begin(manifest, cache)
+    while rows_saved(cache) < share * 1106 and running.poll() is None:
+        time.sleep(0.005)
+    running.kill()
+    output = running.communicate()[0]
+    assert running.returncode == -signal.SIGKILL or "videos written" in output, output
+    assert not verify_cache(cache).findings
+    subprocess.run(command(manifest, cache), check=True, capture_output=True)
+    assert verify_cache(cache, manifest).clean
+    assert_same(cache, undisturbed)
+
+
+def rows_saved(cache: Path) -> int:
+    """Rows in finished videos and in journals, by the sizes of the files."""
+    size = 0
+    for path in [*cache.glob("*.h5"), *journals(cache)]:
+        with contextlib.suppress(FileNotFoundError):  # a journal whose video was just finished
+            size += path.stat().st_size
+    return size // (2048 * 2)
 
 
 @pytest.mark.parametrize("words", [[(), ()], [("--shard", f"{number}/3") for number in (1, 2, 3)]])

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import write_video
-from weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vggface_tensors
+from support.frames import write_video
+from support.runs import metrics, torchrun
+from support.weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vggface_tensors
 
 import fercache
 from fercache.cli import main
@@ -73,10 +74,6 @@ def files(tmp_path_factory):
     torch.save(plain, folder / "resnet50-0676ba61.pth")
     torch.save(vggface_tensors(people=5), folder / "vgg_face_dag.pth")
     return folder
-
-
-def metrics(folder):
-    return [{**json.loads(line), "seconds": 0} for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def model(folder):
@@ -143,13 +140,8 @@ def command(manifest, out, *words):
     return ["finetune", "--manifest", str(manifest), "--out", str(out), *sets]
 
 
-def torchrun(count, words, **more):
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    return subprocess.run([*start, "-m", "fercache", *words], capture_output=True, text=True, timeout=240, **more)
-
-
 def test_two_ranks_train_one_network_and_score_as_one_does(manifest, tmp_path):
-    answer = torchrun(2, command(manifest, tmp_path / "two", "threads=1"))
+    answer = torchrun(2, "-m", "fercache", *command(manifest, tmp_path / "two", "threads=1"))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.count(str(tmp_path / "two")) == 1 and answer.stderr.count("epoch 2 of 2") == 1
     assert "over 2 ranks" in answer.stderr
@@ -164,7 +156,7 @@ def test_two_ranks_train_one_network_and_score_as_one_does(manifest, tmp_path):
 
 
 def test_too_few_frames_for_the_ranks_are_refused_by_all(manifest, tmp_path):
-    answer = torchrun(2, command(manifest, tmp_path / "run", "batch_size=1"))
+    answer = torchrun(2, "-m", "fercache", *command(manifest, tmp_path / "run", "batch_size=1"))
     assert answer.returncode != 0 and not (tmp_path / "run").exists()
     for rank in (0, 1):
         assert f"[rank {rank}] Error: batch_size: found 1: 21 samples in 21 steps are too few" in answer.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_video
+from support.frames import write_video
 
 from fercache.cache.predictions import VideoPredictions, read_predictions, write_predictions
 from fercache.cache.reader import Cache
@@ -56,7 +56,7 @@ def make_manifest(folder: Path, task="expr") -> Path:
     return path
 
 
-class Project:
+class TrainedProject:
     """Two finished frame runs, a cache, two heads and the predictions of all."""
 
     def __init__(self, folder: Path) -> None:
@@ -82,8 +82,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    return Project(tmp_path_factory.mktemp("project"))
+def project(tmp_path_factory) -> TrainedProject:
+    return TrainedProject(tmp_path_factory.mktemp("project"))
 
 
 def network_logits(project, video_id):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import write_video
+from support.frames import write_video
+from support.runs import metrics
 
 from fercache.cache import writer
 from fercache.cache.predictions import read_predictions
@@ -48,7 +48,7 @@ PLAIN = {"crop_scale": (1.0, 1.0), "flip": False, "workers": 0}
 """No augmentation."""
 
 
-class Project:
+class HeadProject:
     """A frame run, its cache and a GRU head on a few short videos, with gaps."""
 
     def __init__(self, folder: Path) -> None:
@@ -82,12 +82,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    return Project(tmp_path_factory.mktemp("project"))
-
-
-def metrics(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def project(tmp_path_factory) -> HeadProject:
+    return HeadProject(tmp_path_factory.mktemp("project"))
 
 
 def model(run: Path, *kinds: str) -> dict[str, torch.Tensor]:

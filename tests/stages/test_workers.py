@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fill_shared_memory, write_video
+from support.frames import write_video
+from support.system import fill_shared_memory
 from torch.utils.data import get_worker_info
 
 from fercache.cache.reader import Cache

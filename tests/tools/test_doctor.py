@@ -9,7 +9,7 @@ import sys
 
 import h5py
 import torch
-from conftest import needs_mount
+from support.system import needs_mount
 
 from fercache.cache import hdf5
 from fercache.tools.doctor import check_machine, describe_machine

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from fercache.tools.sizes import backbone_size, head_size
 
 from fercache.models.heads import HEADS
-from fercache.tools.sizes import backbone_size, head_size
 
 
 def test_the_published_numbers_of_parameters():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import write_video
+from support.frames import write_video
+from support.weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vggface_tensors
 from torch.nn import functional
-from weight_files import bgr, dag_tensors, python2_pickle, torchvision_names, vggface_tensors
 
 from fercache.cli import main
 from fercache.data.loader import FrameLoader

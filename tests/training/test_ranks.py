@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ranks_script import VALIDATED
+from support.ranks_script import VALIDATED
+from support.runs import metrics, torchrun
 
 from fercache.errors import ConfigError
 from fercache.models.checkpoint import load_checkpoint
 from fercache.runtime import Ranks, ranks
 from fercache.runtime.machine import thread_count
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-SCRIPT = Path(__file__).parents[1] / "ranks_script.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "ranks_script.py"
 
 
-def torchrun(count, what, out, *, status=0) -> str:
+def run_script(count, part, out, *, status=0) -> str:
     """Run a part of the script on so many ranks; what they printed."""
-    answer = subprocess.run(
-        [*TORCHRUN, str(count), str(SCRIPT), what, str(out)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    answer = torchrun(count, SCRIPT, part, out, timeout=120)
     assert (answer.returncode != 0) == (status != 0), answer.stderr
     return answer.stderr
 
@@ -36,21 +29,17 @@ def model(out):
     return load_checkpoint(out / "last.pt")["model"]
 
 
-def metrics(out):
-    return [{**json.loads(line), "seconds": 0} for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
-    torchrun(2, "train", out)
+    run_script(2, "train", out)
     return out
 
 
 def test_every_frame_is_scored_once_whatever_the_number_of_ranks(tmp_path):
-    torchrun(1, "score", tmp_path)
+    run_script(1, "score", tmp_path)
     alone = json.loads((tmp_path / "rank0.json").read_text())
-    torchrun(2, "score", tmp_path)
+    run_script(2, "score", tmp_path)
     found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert alone["scores"] == found[0]["scores"] == found[1]["scores"]
     assert alone["seen"] == list(range(VALIDATED))
@@ -60,7 +49,7 @@ def test_every_frame_is_scored_once_whatever_the_number_of_ranks(tmp_path):
 def test_ranks_average_to_the_gradient_of_the_whole_batch(tmp_path):
     """41 samples in 6 steps over 2 ranks, unevenly, with class weights and clipping: as in one process."""
     for count in (1, 2):
-        torchrun(count, "train_without_norm", tmp_path / str(count))
+        run_script(count, "train_without_norm", tmp_path / str(count))
     for name, tensor in model(tmp_path / "1").items():
         torch.testing.assert_close(model(tmp_path / "2")[name], tensor, rtol=1e-5, atol=1e-6)
     for one, other in zip(metrics(tmp_path / "1"), metrics(tmp_path / "2"), strict=True):
@@ -68,18 +57,18 @@ def test_ranks_average_to_the_gradient_of_the_whole_batch(tmp_path):
 
 
 def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(tmp_path, two):
-    errors = torchrun(2, "stop_one", tmp_path, status=75)
+    errors = run_script(2, "stop_one", tmp_path, status=75)
     assert errors.count("stopped by SIGUSR1") == 2
     # The last rank's signal comes while its batch of step 2 is prepared.
     assert load_checkpoint(tmp_path / "last.pt")["place"]["step"] == 2
-    torchrun(2, "train", tmp_path)
+    run_script(2, "train", tmp_path)
     for name, tensor in model(two).items():
         assert torch.equal(model(tmp_path)[name], tensor), name
     assert metrics(tmp_path) == metrics(two)
 
 
 def test_the_failure_of_one_rank_ends_all_with_its_message(tmp_path):
-    errors = torchrun(2, "fail_one", tmp_path, status=1)
+    errors = run_script(2, "fail_one", tmp_path, status=1)
     assert "Error: the second rank's disk is full" in errors
     assert "DistBackendError" not in errors and "gloo" not in errors.replace("--backend", "")
     assert not (tmp_path / "best.pt").exists()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -9,6 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from support.runs import metrics
 from torch import nn
 
 from fercache.config import TrainingConfig
@@ -206,14 +206,10 @@ def weights(run):
     return load_checkpoint(run.last)["model"]
 
 
-def metrics(run):
-    return [{**json.loads(line), "seconds": 0} for line in run.metrics.read_text().splitlines()]
-
-
 def test_training_learns_and_leaves_a_whole_run(tmp_path):
     run = RunDir(tmp_path)
     train(run)
-    lines = metrics(run)
+    lines = metrics(run.path)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["lr"] for line in lines] == pytest.approx([0.1, 0.1, 0.01, 0.01])
     assert lines[-1]["score"] > 0.8 and lines[-1]["loss"] < lines[0]["loss"]
@@ -247,7 +243,7 @@ def kill_at(epoch, step):
 def assert_same_run(run, whole):
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(run)[name]), name
-    assert metrics(run) == metrics(whole)
+    assert metrics(run.path) == metrics(whole.path)
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +342,7 @@ def test_the_mean_loss_is_that_of_a_sample(tmp_path):
     network.layers[2].p = 0.0
     expected = torch.nn.functional.cross_entropy(network(X), Y).item()
     train(RunDir(tmp_path), network, epochs=1, lr=1e-30)
-    assert metrics(RunDir(tmp_path))[0]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics(RunDir(tmp_path).path)[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_clipping_bounds_the_step(tmp_path):

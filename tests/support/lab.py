@@ -1,6 +1,6 @@
 """A SLURM cluster of two nodes on the loopback, from nothing: no systemd, no cgroups, no accounting.
 
-As a script: `python tests/cluster/lab.py FOLDER` starts one, prints how to use it, and stops it at Ctrl-C or TERM.
+As a script: `python tests/support/lab.py FOLDER` starts one, prints how to use it, and stops it at Ctrl-C or TERM.
 """
 
 from __future__ import annotations

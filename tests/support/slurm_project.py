@@ -32,7 +32,7 @@ LONGEST_S = 400
 """That anything on the cluster may take in a test."""
 
 
-class Project:
+class SlurmProject:
     """A project folder, and what is asked of the cluster from there."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
