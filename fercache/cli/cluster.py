@@ -13,7 +13,7 @@ from fercache.cli.options import PATH, Command, config_options, read_config
 from fercache.cli.text import echo
 
 if TYPE_CHECKING:
-    from fercache.cluster.submit import SubmitOptions
+    from fercache.cluster.submission import SubmitOptions
 
 
 @click.group("slurm")
@@ -45,7 +45,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Everything, 
 def _given(
     stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]
 ) -> SubmitOptions:
-    from fercache.cluster.submit import SubmitOptions
+    from fercache.cluster.submission import SubmitOptions
 
     names = [name.strip() for name in stages.split(",")] if stages else []
     return SubmitOptions(names, template, flags, stage_flags)
@@ -87,7 +87,7 @@ def plan(
     """
     c = read_config(config, "slurm", sets)
     from fercache.cluster.plan import plan_submission
-    from fercache.cluster.submit import prepare_submission
+    from fercache.cluster.submission import prepare_submission
 
     prepared = prepare_submission(c, _given(stages, template, flags, stage_flags), settle=False)
     measured = {}
