@@ -15,7 +15,7 @@ from fercache.cli.text import echo
 from fercache.config import Config
 
 if TYPE_CHECKING:
-    from fercache.cluster.submit import SubmitOptions
+    from fercache.cluster.submission import SubmitOptions
 
 READS = ("task", "seed", "threads", "manifest", "cache", "out", *STAGES)
 
@@ -49,7 +49,7 @@ def submission_options(command: Command) -> Command:
 def _submit_options(
     stages: str | None, template: Path | None, flags: tuple[str, ...], stage_flags: tuple[str, ...]
 ) -> SubmitOptions:
-    from fercache.cluster.submit import SubmitOptions
+    from fercache.cluster.submission import SubmitOptions
 
     names = [name.strip() for name in stages.split(",")] if stages else []
     return SubmitOptions(names, template, flags, stage_flags)
@@ -91,7 +91,7 @@ def plan(
     --probe, which should run on a machine like those of the jobs.
     """
     from fercache.cluster.plan import plan_submission
-    from fercache.cluster.submit import prepare_submission
+    from fercache.cluster.submission import prepare_submission
 
     prepared = prepare_submission(config, _submit_options(stages, template, flags, stage_flags), settle=False)
     measured = {}

@@ -41,7 +41,7 @@ class JobRequest:
 
 
 class JobState(Enum):
-    """Where a job in the queue stands."""
+    """The state of a job in the queue."""
 
     WAITING = "waiting"
     NEVER = "waiting for a job that failed, so that it never begins"

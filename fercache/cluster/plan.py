@@ -11,7 +11,7 @@ from typing import Any
 
 from fercache.cache.rows import FILE_BYTES, Shape
 from fercache.cluster.jobs import ClusterJob
-from fercache.cluster.submit import Submission
+from fercache.cluster.submission import Submission
 from fercache.config import Config, JobConfig
 from fercache.data.manifest import Manifest, Video, read_manifest
 from fercache.data.shards import frames_of, imbalance

@@ -68,7 +68,7 @@ class SlurmLauncher(Launcher):
             line += f' --shard "$SLURM_ARRAY_TASK_ID/{job.shards}"'
             number = '"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"'
         if job.resources.processes > 1:
-            # srun passes signals on to all ranks, and stops them all where one fails. Unless told, it gives a rank one
+            # srun passes signals on to all ranks, and stops them all where one fails. By default it gives each rank one
             # of the job's processors.
             cpus = '${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}'
             line = f"srun --kill-on-bad-exit=1 {cpus} {line}"
