@@ -21,8 +21,8 @@ from fercache.cache.store import Store, StoredVideo
 from fercache.errors import CacheError, raise_problems
 
 STORES: dict[str, type[Store]] = {"folder": FolderStore, "packed": PackedStore}
-"""The registry of stores; the last that recognises a path reads it. A new store is a `Store` in a file of its own, and an
-entry here."""
+"""The registry of stores; the last that recognises a path reads it. A new store is a `Store` in a file of its own, and
+an entry here."""
 
 
 @dataclass(frozen=True)
