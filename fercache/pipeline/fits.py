@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fercache.cache.predictions import cache_of
-from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, read_record
+from fercache.cache.provenance import FILE_DIGEST, PROVENANCE_FILE, CacheRecord, read_record
 from fercache.cache.reader import Cache
 from fercache.config import ExtractConfig
 from fercache.files import sha256_of
@@ -37,9 +37,9 @@ def cache_unfit(cache: Path, network: Path, settings: ExtractConfig) -> str | No
         return None
     made_by = record.provenance
     wanted = [("dtype", made_by.dtype, settings.dtype), ("precision", made_by.precision, settings.precision)]
-    wanted.append(("backend", record.noted.get("backend"), settings.backend))
+    wanted.append(("backend", record.recorded.get("backend"), settings.backend))
     found = [one for one in wanted if one[2] != "auto" and one[1] != one[2]]
-    if network.exists() and record.noted.get(FILE_DIGEST) not in (None, sha256_of(network)):
+    if network.exists() and record.recorded.get(FILE_DIGEST) not in (None, sha256_of(network)):
         found.append(("network", "another one", str(network)))
     return _told(cache, found)
 
@@ -87,4 +87,4 @@ def _told(place: Path, found: Iterable[Difference]) -> str | None:
 def _record(cache: Path) -> CacheRecord | None:
     if cache.is_file():
         return Cache(cache).record
-    return read_record(cache) if (cache / FILE_NAME).exists() else None
+    return read_record(cache) if (cache / PROVENANCE_FILE).exists() else None

@@ -33,7 +33,7 @@ class CacheInfo:
 
     def __str__(self) -> str:
         made_by = self.cache.record
-        fields = {**asdict(made_by.provenance), **made_by.noted}
+        fields = {**asdict(made_by.provenance), **made_by.recorded}
         lines = [
             f"{self.cache.path}: {self.cache.store.title}",
             f"  videos         {len(self.frames)}",

@@ -133,13 +133,13 @@ def _test_lines(inspection: Inspection, test: SelfTest) -> list[str]:
     lines += [f"  {one!s:<36}  {d:9.4f}" for one, d in zip(test.candidates, test.distances, strict=True)]
     lines += ["", f"Best-fitting: {test.candidates[0]}; the next is {test.margin:.4f} worse. What that tells:"]
     expected = None if inspection.undecided else _axes(inspection.weights.preprocessing)
-    for choice in test.choices:
-        verdict = "told" if choice.told else "not told by these faces"
+    for choice in test.axes:
+        verdict = "told" if choice.conclusive else "not told by these faces"
         line = (
             f"  {choice.axis:<5} {choice.best:<22} {choice.rival} is {choice.margin:.4f} worse,"
             f" in {choice.share:.0%} of resamples: {verdict}"
         )
-        if expected and choice.told and expected[choice.axis] != choice.best:
+        if expected and choice.conclusive and expected[choice.axis] != choice.best:
             line += f"; the record says {expected[choice.axis]}: DO NOT TRUST THIS FILE before you know why"
         lines.append(line)
     if inspection.undecided:
@@ -156,7 +156,7 @@ def _axes(record: Preprocessing) -> dict[str, str]:
 
 def _speaks_for(test: SelfTest) -> str:
     """Which formats under torchvision's names fit what the statistics tell; what they do not tell stays open."""
-    told = {choice.axis: choice.best for choice in test.choices if choice.told}
+    told = {choice.axis: choice.best for choice in test.axes if choice.conclusive}
     formats = {"torchvision-imagenet": ("0-1", "RGB"), "torchvision-vggface2": ("0-255", "RGB")}
     formats["torchvision-vggface2-bgr"] = ("0-255", "BGR")
     fit = [

@@ -16,7 +16,7 @@ import torch
 
 from fercache import runtime
 from fercache.cache.journal import begun_videos, header_of, journal_path, rows_left
-from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, Provenance, read_record
+from fercache.cache.provenance import FILE_DIGEST, PROVENANCE_FILE, CacheRecord, Provenance, read_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import Shape
 from fercache.cache.verify import source_problem
@@ -87,7 +87,7 @@ def prepare_extraction(
     loaded = _load(weights, settings)
     frames = _list_frames(videos)
     before = _read_begun(cache)
-    noted = _checked(cache, before.noted) if before else {}
+    noted = _checked(cache, before.recorded) if before else {}
     size = loaded.preprocessing.image_size
     # By the whole manifest: what one shard takes all the others have to take.
     work = sum(map(frames_of, every))
@@ -151,9 +151,9 @@ def _read_begun(cache: Path) -> CacheRecord | None:
     """The record of the cache that is there; CacheError where something else is."""
     if cache.is_file():
         raise CacheError(f"{cache}: is a file, expected a folder (a packed cache is not added to)")
-    if (cache / FILE_NAME).exists():
+    if (cache / PROVENANCE_FILE).exists():
         return read_record(cache)
-    refuse_other_contents(cache, f"a cache ({FILE_NAME})", CacheError)
+    refuse_other_contents(cache, f"a cache ({PROVENANCE_FILE})", CacheError)
     return None
 
 
@@ -175,7 +175,9 @@ def _checked(cache: Path, begun: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a cache was begun with, if it is something that could have been."""
     batch_size = begun.get("batch_size")
     if begun.get("backend") not in BACKENDS or not isinstance(batch_size, int) or not 1 <= batch_size <= 512:
-        raise CacheError(f"{cache / FILE_NAME}: was edited: recorded has no backend, or no batch_size from 1 to 512")
+        raise CacheError(
+            f"{cache / PROVENANCE_FILE}: was edited: recorded has no backend, or no batch_size from 1 to 512"
+        )
     return begun
 
 
