@@ -73,7 +73,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             cache=predictions.cache,
             select=predictions.select,
             train_prior=np.asarray(predictions.train_prior, np.float64),
-            checksum=content_checksum(predictions),
+            checksum=predictions_checksum(predictions),
         )
         if predictions.chosen_on is not None:
             file.attrs["chosen_on"] = predictions.chosen_on
@@ -85,7 +85,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             group["logits"] = video.logits.astype(np.float32)
 
 
-def content_checksum(predictions: Predictions) -> str:
+def predictions_checksum(predictions: Predictions) -> str:
     """SHA-256 over everything that a predictions file says, the videos by name."""
     thresholds = predictions.thresholds
     header = {
@@ -147,7 +147,7 @@ def read_predictions(path: Path) -> Predictions:
         )
         checksum = text(path, file, "checksum")
     raise_problems([f"{path}: {problem}" for problem in _problems(predictions)], CacheError)
-    if checksum != content_checksum(predictions):
+    if checksum != predictions_checksum(predictions):
         raise CacheError(
             f"{path}: was changed or damaged since it was written: its content has another checksum than it records;"
             " remove it and predict again"
