@@ -20,7 +20,7 @@ import torch
 from fercache import runtime
 from fercache.data.frames import decode
 from fercache.data.manifest import read_manifest
-from fercache.models.backends import BACKENDS, TYPES, device_of, make_backend
+from fercache.models.backends import BACKENDS, TORCH_DTYPES, device_of, make_backend
 from fercache.models.preprocessing import filled, prepare
 from fercache.models.weights import load_weights
 
@@ -60,7 +60,7 @@ def main() -> None:
     print(f"{len(chosen)} frames at {record.image_size} px, {arguments.weights}, {runtime.device()}")
     print("| backend | precision | largest | median | largest, stored in float16 |\n|---|---|---|---|---|")
     result = {}
-    for name, precision in itertools.product(BACKENDS, TYPES):
+    for name, precision in itertools.product(BACKENDS, TORCH_DTYPES):
         device = device_of(name)
         if (precision == "fp16" and device.type == "cpu") or (
             name == "openvino" and importlib.util.find_spec(name) is None

@@ -1,7 +1,7 @@
-"""HDF5 files opened, checked and written in one way. What is in a file is believed only after a look at its structure.
+"""HDF5 files opened, checked and written in one way. A file is trusted only after its structure was checked.
 
-A file may come from anywhere: its links may lead out of it, its datasets may claim more than it holds, and its values
-may be of any type. Here everything is refused that fercache does not write itself.
+It may come from anywhere: its links may lead out of it, its datasets may claim more than it holds, and its values may
+be of any type. Everything that fercache does not write itself is refused.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class UnreachableError(CacheError):
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """A file for reading; CacheError for what HDF5 and NumPy say of it in the block, with the file's name.
+    """A file for reading; what HDF5 and NumPy raise in the block becomes a CacheError with the file's name.
 
-    UnreachableError where the system does not give the file, or it is not a regular one.
+    UnreachableError where the system cannot open the file, or it is not a regular one.
     """
     try:
         check_regular(path)
@@ -51,7 +51,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def file_identity(file: h5py.File) -> tuple[int, ...]:
-    """What changes when an open file is replaced or written to: device, number, size, time of change."""
+    """Device, inode, size and time of change of an open file: one of them changes when it is replaced or written to."""
     status = os.fstat(file.id.get_vfd_handle())
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

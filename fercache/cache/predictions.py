@@ -25,8 +25,8 @@ from fercache.tasks import TASKS, Task
 
 log = logging.getLogger(__name__)
 
-FORMAT = "fercache-predictions 2"
-FORMAT_BEFORE = "fercache-predictions 1"
+PREDICTIONS_FORMAT = "fercache-predictions 2"
+PREDICTIONS_FORMAT_BEFORE = "fercache-predictions 1"
 """Which had no checksum."""
 SELECTIONS = ("best", "last")
 
@@ -50,30 +50,30 @@ class Predictions:
     model: str
     """Fingerprint of the model."""
     cache: str
-    """Fingerprint of the cache it read; of several, where they were fused, joined by +."""
+    """Fingerprint of the cache it read; of an ensemble, those of all, joined by +."""
     select: str
-    """best or last: how the model's epoch was chosen (best saw the validation labels)."""
+    """best or last: how the model's epoch was chosen (best depends on the validation labels)."""
     train_prior: np.ndarray
     """float (C,): share of each class in the training labels."""
     videos: Mapping[str, VideoPredictions]
     chosen_on: str | None = None
     """Of an ensemble: the split on whose labels its weights were chosen."""
     thresholds: np.ndarray | None = None
-    """float (C,): of many of many, the probability above which each unit is present; None: .5."""
+    """float (C,): the probability above which each class of a multilabel task is present; None: .5."""
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a predictions file whole or not at all."""
     with in_memory(path) as file:
         file.attrs.update(
-            format=FORMAT,
+            format=PREDICTIONS_FORMAT,
             task=predictions.task.name,
             split=predictions.split,
             model=predictions.model,
             cache=predictions.cache,
             select=predictions.select,
             train_prior=np.asarray(predictions.train_prior, np.float64),
-            checksum=content_checksum(predictions),
+            checksum=predictions_checksum(predictions),
         )
         if predictions.chosen_on is not None:
             file.attrs["chosen_on"] = predictions.chosen_on
@@ -85,7 +85,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             group["logits"] = video.logits.astype(np.float32)
 
 
-def content_checksum(predictions: Predictions) -> str:
+def predictions_checksum(predictions: Predictions) -> str:
     """SHA-256 over everything that a predictions file says, the videos by name."""
     thresholds = predictions.thresholds
     header = {
@@ -114,20 +114,20 @@ def cache_of(path: Path) -> str:
 
 
 def list_predictions(folder: Path, split: str) -> list[Path]:
-    """The predictions files of a split in `folder`, by name; packed caches are passed over, other files warned of."""
+    """The predictions files of a split in `folder`, by name; packed caches are skipped, other files with a warning."""
     paths = []
     for path in sorted(folder.glob("*.h5")):
         with opened(path) as file:
             kind = text(path, file, "format", "")
-        if kind in (FORMAT, FORMAT_BEFORE):
+        if kind in (PREDICTIONS_FORMAT, PREDICTIONS_FORMAT_BEFORE):
             paths += [path] if read_predictions(path).split == split else []
         elif kind != PACKED_FORMAT:
-            log.warning("%s: has the format %r, which is not known here: passed over", path, kind)
+            log.warning("%s: skipped: unknown format %r", path, kind)
     return paths
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in `path`; CacheError naming the file where it is no such file, or was changed or damaged."""
+    """The predictions in `path`; CacheError naming the file where it holds none, or was changed or damaged."""
     with _predictions_file(path) as file:
         name = text(path, file, "task")
         if name not in TASKS:
@@ -147,7 +147,7 @@ def read_predictions(path: Path) -> Predictions:
         )
         checksum = text(path, file, "checksum")
     raise_problems([f"{path}: {problem}" for problem in _problems(predictions)], CacheError)
-    if checksum != content_checksum(predictions):
+    if checksum != predictions_checksum(predictions):
         raise CacheError(
             f"{path}: was changed or damaged since it was written: its content has another checksum than it records;"
             " remove it and predict again"
@@ -162,10 +162,10 @@ def _predictions_file(path: Path) -> Iterator[h5py.File]:
         raise CacheError(f"{path}: no such predictions file")
     with opened(path) as file:
         kind = text(path, file, "format", "")
-        if kind == FORMAT_BEFORE:
+        if kind == PREDICTIONS_FORMAT_BEFORE:
             raise CacheError(f"{path}: is of an earlier version without a checksum; remove it and predict again")
-        if kind != FORMAT:
-            raise CacheError(f"{path}: is no predictions file (expected format {FORMAT!r})")
+        if kind != PREDICTIONS_FORMAT:
+            raise CacheError(f"{path}: is no predictions file (expected format {PREDICTIONS_FORMAT!r})")
         yield file
 
 
@@ -177,7 +177,7 @@ def _read_video(path: Path, file: h5py.File, video_id: str, classes: int) -> Vid
 
 
 def _problems(predictions: Predictions) -> list[str]:
-    """What a predictions file may not hold."""
+    """What is wrong with the values of a predictions file, in words."""
     problems = []
     if predictions.select not in SELECTIONS:
         problems.append(f"select: found {predictions.select!r}, expected one of {', '.join(SELECTIONS)}")
@@ -198,10 +198,10 @@ def _problems(predictions: Predictions) -> list[str]:
 
 
 def check_replaceable(path: Path, model: str, split: str) -> None:
-    """Raise CacheError where `path` holds anything but predictions of the same model and split."""
+    """Raise CacheError where `path` exists and is not the predictions of the same model and split."""
     if not path.exists():
         check_target(path)
         return
-    before = read_predictions(path)
-    if (before.model, before.split) != (model, split):
+    existing = read_predictions(path)
+    if (existing.model, existing.split) != (model, split):
         raise CacheError(f"{path}: contains another model's predictions, or another split's; choose another name")

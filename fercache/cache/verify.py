@@ -21,7 +21,7 @@ _verified: set[tuple[object, ...]] = set()
 """What this process has verified: identity of the file, video, datasets."""
 
 
-class Frames(Protocol):
+class SourceFrames(Protocol):
     """The present frames of a video, F of them, from which a cache may come."""
 
     @property
@@ -108,7 +108,7 @@ def _wrong_values(video: StoredVideo, names: Sequence[str]) -> Iterator[str]:
         yield "its content is not what was written: another checksum"
 
 
-def source_problem(cache: Cache, video_id: str, frames: Frames, folder: object) -> str | None:
+def source_problem(cache: Cache, video_id: str, frames: SourceFrames, folder: object) -> str | None:
     """Why the cache of a video was not made from these frames, which lie in `folder`; None where it was.
 
     The frame numbers must be equal, and the first frame's file must be the one that was read.

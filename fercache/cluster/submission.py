@@ -92,7 +92,7 @@ def prepare_submission(config: Config, options: SubmitOptions, *, settle: bool =
     flags = _flags_by_section(options, jobs)
     chosen = {stage.replace("-", "_") for stage in options.stages} or flags.keys()
     unknown = [f"--stages: found {name!r}, expected some of {_known(flags)}" for name in chosen - flags.keys()]
-    raise_problems([*unknown, *_unknown_networks(config), *_bad_flags(config, launcher, options, flags)], ConfigError)
+    raise_problems([*unknown, *_bad_flags(config, launcher, options, flags)], ConfigError)
     header = _read_header(options.template or config.slurm.template)
     state = _queue_state(jobs, record, launcher, SETTLE_S if settle else 0)
     wanted = tuple(job for job in jobs if job.section in chosen and state.to_submit(job.name))
@@ -120,18 +120,6 @@ def _flags_by_section(options: SubmitOptions, jobs: Sequence[ClusterJob]) -> dic
 
 def _known(flags: Mapping[str, Sequence[str]]) -> str:
     return ", ".join(sorted(flags))
-
-
-def _unknown_networks(config: Config) -> Iterator[str]:
-    from fercache.models.frame_network import ARCHITECTURES  # loads torch
-    from fercache.models.heads import HEADS
-
-    families = dict.fromkeys(architecture.family for architecture in ARCHITECTURES.values())
-    if config.finetune.arch not in (None, *families):
-        yield f"finetune.arch: found {config.finetune.arch!r}, expected one of {', '.join(families)}"
-    for head in config.slurm.heads:
-        if head not in HEADS:
-            yield f"slurm.heads: found {head!r}, expected some of {', '.join(HEADS)}"
 
 
 def _bad_flags(

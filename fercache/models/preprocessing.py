@@ -21,7 +21,7 @@ from fercache.limits import MOST_IMAGE_SIZE
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Order, scale and size of the input. x = (frame x range / 255 - mean) / std, by channel."""
+    """Order, scale and size of the input: x = (frame * range / 255 - mean) / std, by channel."""
 
     channels: str
     """RGB or BGR, the order that the first convolution expects."""
@@ -42,13 +42,13 @@ class Preprocessing:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Preprocessing:
-        """The record from what `as_plain` gave; WeightsError where that is not one."""
+        """The record from the output of `as_plain`; WeightsError where `plain` is something else."""
         try:
             record = cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
         except (TypeError, KeyError) as error:
             raise WeightsError(f"the preprocessing record is not one: {error}") from error
         numbers = (record.range, *record.mean, *record.std)
-        sound = {
+        valid = {
             "channels": record.channels in ("RGB", "BGR"),
             "resize": record.resize == "bilinear",
             "mean": len(record.mean) == 3,
@@ -56,7 +56,7 @@ class Preprocessing:
             "range, mean or std": all(type(number) in (int, float) and math.isfinite(number) for number in numbers),
             "image_size": type(record.image_size) is int and 0 < record.image_size <= MOST_IMAGE_SIZE,
         }
-        wrong = [name for name, holds in sound.items() if not holds]
+        wrong = [name for name, holds in valid.items() if not holds]
         if wrong or not (record.range > 0 and all(value > 0 for value in record.std)):
             raise WeightsError(f"the preprocessing record is not one: {', '.join(wrong) or 'range or std'}: {plain}")
         return record
@@ -79,7 +79,7 @@ def prepare(frames: torch.Tensor | list[torch.Tensor], record: Preprocessing) ->
         return torch.cat([prepare(frame[None], record) for frame in frames])
     pixels, size = frames.float(), record.image_size
     if max(pixels.shape[-2:]) < size:
-        # Both are linear, and the weights of the resize sum to one: the smaller picture is normalised.
+        # Both are linear, and the weights of the resize sum to one: normalising the smaller picture is cheaper.
         return _resize(normalise(pixels, record), size)
     return normalise(_resize(pixels, size), record)
 
@@ -87,7 +87,7 @@ def prepare(frames: torch.Tensor | list[torch.Tensor], record: Preprocessing) ->
 def filled(inputs: torch.Tensor, count: int) -> torch.Tensor:
     """`inputs` (B, ...) filled up to (count, ...) by repeating the last one.
 
-    A network given the same number of frames each time gives a frame the same bits whatever its neighbours are.
+    With batches of one size, a frame's output has the same bits whatever its neighbours are.
     """
     missing = count - len(inputs)
     return torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing > 0 else inputs
@@ -98,7 +98,7 @@ def normalise(pixels: torch.Tensor, record: Preprocessing) -> torch.Tensor:
     if record.channels == "BGR":
         pixels = pixels.flip(1)
     mean, std = _statistics(record, pixels.device)
-    # Nothing is computed where a step changes no number: memory is what it costs.
+    # A step that changes no number is left out: the time goes into memory traffic.
     if record.range != 255:
         pixels = pixels * (record.range / 255)
     centred = pixels - mean
@@ -107,8 +107,8 @@ def normalise(pixels: torch.Tensor, record: Preprocessing) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _statistics(record: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and std as (3, 1, 1); kept, since to bring them to a GPU waits for it."""
-    with torch.inference_mode(False):  # they outlive the call, which may be in that mode
+    """Mean and std as (3, 1, 1); cached, since a copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # they outlive a call in that mode
         mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (record.mean, record.std))
     return mean, std
 

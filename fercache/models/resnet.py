@@ -40,7 +40,7 @@ def vggface2_resnet50(zero_init_residual: bool = False) -> nn.Module:
     return network
 
 
-def dag_name(name: str) -> str:
+def resnet50_dag_name(name: str) -> str:
     """The dag file's name of a torchvision ResNet50 tensor: layer1.0.conv1.weight -> conv2_1_1x1_reduce.weight."""
     stem = re.fullmatch(r"(conv1|bn1)\.(\w+)", name)
     if stem:
@@ -70,7 +70,7 @@ VGGFACE2_RESNET50 = Backbone(
             "dag",
             marker="conv1_7x7_s2.weight",
             classifier="classifier",
-            file_key=dag_name,
+            file_key=resnet50_dag_name,
             classifier_is_convolution=True,
         ),
         _under_torchvision_names("pkl", bgr=True, pickled=True),

@@ -1,8 +1,7 @@
-"""Which preprocessing a network was trained with, told from its first batch norm.
+"""Which preprocessing a network was trained with, inferred from its first batch norm.
 
-In training the batch norm behind the first convolution keeps the mean and variance of what that
-convolution gives. Faces prepared as they were in training give the same statistics again; in another
-channel order or scale they give others.
+In training, the batch norm behind the first convolution keeps the mean and variance of that convolution's output. Faces
+prepared as in training give the same statistics again; in another channel order or scale they give others.
 
 Legend: N faces, K channels of the first convolution, M candidates.
 """
@@ -20,9 +19,9 @@ from fercache.models.preprocessing import IMAGENET, VGGFACE2, Preprocessing, pre
 
 RESAMPLES = 500
 SURE = 0.95
-"""Share of the resamples of faces in which a value must win to be called told."""
+"""Share of the resamples of faces in which a value must win to be conclusive."""
 CLEAR = 0.5
-"""Share of the best value's misfit that the margin must exceed."""
+"""Share of the best value's misfit that its margin must exceed."""
 MEANS = {"no mean": None, "minus mean": VGGFACE2, "ImageNet mean and std": IMAGENET}
 
 
@@ -47,7 +46,7 @@ AXES: dict[str, Callable[[Candidate], str]] = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class AxisResult:
     """What the statistics say about one part of the preprocessing."""
 
     axis: str
@@ -59,15 +58,15 @@ class Choice:
     share: float
     """Share of the resamples of faces in which the rival fits worse."""
     misfit: float
-    """How badly the best itself fits, in nats a channel: how unlike the faces of the training these faces are."""
+    """How badly the best itself fits, in nats a channel: how unlike the training faces these faces are."""
 
     @property
-    def told(self) -> bool:
-        """Whether these faces tell it: the rival fits clearly worse, and almost however the faces are drawn.
+    def conclusive(self) -> bool:
+        """Whether the rival fits clearly worse, in almost every resample of the faces.
 
-        A margin far below the best's own misfit may come from the faces: with 256 of realfaces' 4,125 frames, of which
-        the network had learned from a part, BGR won against its RGB by a fifth of its misfit; with 256 from the part
-        itself, or from like videos, RGB won by six times its misfit.
+        A margin far below the best's own misfit may come from the choice of faces: with 256 of realfaces' 4,125 frames,
+        some of which the network was trained on, BGR won against its RGB by a fifth of its misfit; with 256 of those
+        that it was trained on, or from similar videos, RGB won by six times its misfit.
         """
         return self.share >= SURE and self.margin > CLEAR * self.misfit
 
@@ -79,7 +78,7 @@ class SelfTest:
     candidates: tuple[Candidate, ...]
     distances: tuple[float, ...]
     """Kullback-Leibler divergence from the file's statistics, as normal distributions; nats, mean over channels."""
-    choices: tuple[Choice, ...]
+    axes: tuple[AxisResult, ...]
     faces: int
 
     @property
@@ -104,13 +103,13 @@ def candidates(image_size: int) -> Iterator[Candidate]:
 
 @torch.inference_mode()
 def self_test(conv: nn.Conv2d, norm: nn.BatchNorm2d, frames: list[torch.Tensor], image_size: int) -> SelfTest:
-    """Compare the file's running statistics `norm` with those of `conv` on `frames` under every candidate.
+    """Compare the running statistics in `norm` with those of `conv` on `frames` under every candidate.
 
     `frames`: uint8 RGB (3, H, W) each, faces cropped as they were in training; at least 2.
     """
-    tried = list(candidates(image_size))
+    tested = list(candidates(image_size))
     mean, variance = norm.running_mean.double().numpy(), norm.running_var.double().numpy()  # (K,)
-    moments = np.stack([_moments(conv, frames, one.record) for one in tried])  # (M, 2, N, K)
+    moments = np.stack([_moments(conv, frames, candidate.record) for candidate in tested])  # (M, 2, N, K)
     rng = np.random.default_rng(0)
     # How often each face is drawn: all of them once, then resamples with replacement.
     counts = np.vstack([np.ones(len(frames)), rng.multinomial(len(frames), [1 / len(frames)] * len(frames), RESAMPLES)])
@@ -118,9 +117,9 @@ def self_test(conv: nn.Conv2d, norm: nn.BatchNorm2d, frames: list[torch.Tensor],
     distance = _divergence(drawn[:, :, 0], drawn[:, :, 1], mean, variance, norm.eps)  # (1 + RESAMPLES, M)
     order = np.argsort(distance[0])
     return SelfTest(
-        tuple(tried[place] for place in order),
+        tuple(tested[index] for index in order),
         tuple(distance[0, order].tolist()),
-        tuple(_choice(axis, tried, distance) for axis in AXES),
+        tuple(_axis_result(axis, tested, distance) for axis in AXES),
         len(frames),
     )
 
@@ -139,19 +138,25 @@ def _divergence(
 ) -> np.ndarray:
     """KL divergence of normals from the file's, mean over the last axis K.
 
-    `eps` is added to both variances, as the batch norm does, so that dead channels say nothing.
+    `eps` is added to both variances, as the batch norm does, so that dead channels do not count.
     """
     variance = np.maximum(square - mean**2, 0) + eps
-    wanted = file_variance + eps
-    ratio = variance / wanted
-    return (0.5 * (ratio + (mean - file_mean) ** 2 / wanted - 1 - np.log(ratio))).mean(-1)
+    expected = file_variance + eps
+    ratio = variance / expected
+    return (0.5 * (ratio + (mean - file_mean) ** 2 / expected - 1 - np.log(ratio))).mean(-1)
 
 
-def _choice(axis: str, tried: list[Candidate], distance: np.ndarray) -> Choice:
-    """The best value on an axis against the best with another value; `distance` (1 + resamples, M)."""
-    values = np.array([AXES[axis](one) for one in tried])
+def _axis_result(axis: str, tested: list[Candidate], distance: np.ndarray) -> AxisResult:
+    """The best value on an axis against the best other one; `distance` (1 + RESAMPLES, M)."""
+    values = np.array([AXES[axis](candidate) for candidate in tested])
     best = values[distance[0].argmin()]
-    mine, others = distance[:, values == best].min(1), distance[:, values != best]
-    margin = others.min(1) - mine
-    rival = values[values != best][others[0].argmin()]
-    return Choice(axis, str(best), str(rival), float(margin[0]), float((margin[1:] > 0).mean()), float(mine[0]))
+    misfit, others = distance[:, values == best].min(1), distance[:, values != best]
+    margin = others.min(1) - misfit
+    return AxisResult(
+        axis=axis,
+        best=str(best),
+        rival=str(values[values != best][others[0].argmin()]),
+        margin=float(margin[0]),
+        share=float((margin[1:] > 0).mean()),
+        misfit=float(misfit[0]),
+    )

@@ -1,4 +1,4 @@
-"""A head with what it needs around it: standardised embeddings, the middle output, and the frame network in front.
+"""A head with what surrounds it: standardised embeddings, the middle output, and the backbone in front.
 
 Legend: B windows, L positions, F rows (one a present frame), S side of the network's input, D embedding, C classes.
 """
@@ -18,7 +18,7 @@ from fercache.models.formats import check_numbers
 from fercache.models.heads import get_head
 
 CHUNK = 64
-"""Frames a pass of the backbone, where not all of them are needed at once."""
+"""Frames a pass of the backbone, where its activations are not all kept."""
 
 
 class IndexedWindows(NamedTuple):
@@ -31,7 +31,7 @@ class IndexedWindows(NamedTuple):
 
 
 class Standardise(nn.Module):
-    """Embeddings less their mean, over their standard deviation, both of the training split."""
+    """Embeddings minus the training split's mean, over its standard deviation."""
 
     def __init__(self, embedding_dim: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(embedding_dim))
 
     def set(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Take over mean and standard deviation (D,); where an embedding never changes it is only centred."""
+        """Set mean and standard deviation (D,); a dimension that never changes is only centred."""
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
@@ -60,16 +60,16 @@ class TemporalNetwork(nn.Module):
         return self.head(self.standardise(windows))
 
     def middle(self, windows: IndexedWindows) -> torch.Tensor:
-        """The logits of each window in its middle, (B, C)."""
+        """Windows over rows to the logits in their middle, (B, C)."""
         return self.head.middle(self.standardise(windows.rows), windows.index)
 
 
 class EndToEnd(TemporalNetwork):
-    """The frame network's backbone and a head over its embeddings, in one.
+    """A backbone and a head over its embeddings, trained together.
 
-    The backbone's batch norms keep their statistics in training: the frames of a window are too much alike to
-    measure any. With `frozen` the backbone does not learn at all. With `checkpointing` it keeps no activations and
-    computes them again for the gradient, a chunk of frames at a time.
+    The backbone's batch norms keep their statistics in training: the frames of a window are too similar to estimate
+    any. With `frozen` the backbone does not learn. With `checkpointing` it keeps no activations and recomputes them for
+    the gradient, a chunk of frames at a time.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class EndToEnd(TemporalNetwork):
         backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> EndToEnd:
-        """As of every module, but for what is kept as it is."""
+        """As in every module, but a frozen backbone and its batch norms stay in evaluation."""
         super().train(mode)
         self.backbone.train(mode and not self.frozen)
         for module in self.backbone.modules():
@@ -99,24 +99,24 @@ class EndToEnd(TemporalNetwork):
         learns = torch.is_grad_enabled() and not self.frozen
         if learns and not self.checkpointing:
             return self.backbone(frames).float()
-        parts = frames.split(CHUNK)
+        chunks = frames.split(CHUNK)
         if learns:
-            found = [checkpoint(self.backbone, part, use_reentrant=False) for part in parts]
+            embeddings = [checkpoint(self.backbone, chunk, use_reentrant=False) for chunk in chunks]
         else:
-            found = [self.backbone(part) for part in parts]
-        return torch.cat(found).float()
+            embeddings = [self.backbone(chunk) for chunk in chunks]
+        return torch.cat(embeddings).float()
 
     def forward(self, windows: IndexedWindows) -> torch.Tensor:
         """Windows over prepared frames to logits (B, L, C)."""
         return super().forward(self.embed(windows.rows)[windows.index])
 
     def middle(self, windows: IndexedWindows) -> torch.Tensor:
-        """The logits of each window in its middle, (B, C)."""
+        """Windows over prepared frames to the logits in their middle, (B, C)."""
         return super().middle(IndexedWindows(self.embed(windows.rows), windows.index))
 
 
 class MiddleOutput(nn.Module):
-    """A network over windows at inference: of each, the logits of the frame in its middle."""
+    """A network over windows at inference: the logits of each window's middle frame."""
 
     def __init__(self, network: TemporalNetwork) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class MiddleOutput(nn.Module):
 
 
 def network_of(path: Path, checkpoint: Mapping[str, Any]) -> TemporalNetwork:
-    """The head in a checkpoint, read from `path`, that works on cached rows: a backbone there is left out."""
+    """The head in a checkpoint, read from `path`, over cached rows; a backbone in front of it is dropped."""
     tensors = {name: tensor for name, tensor in checkpoint["model"].items() if not name.startswith("backbone.")}
     head = get_head(checkpoint["head"])(len(checkpoint["train_prior"]), checkpoint["embedding_dim"])
     standardise = Standardise(checkpoint["embedding_dim"]) if "standardise.mean" in tensors else None

@@ -27,7 +27,7 @@ def vggface() -> nn.Module:
     return network
 
 
-def dag_name(name: str) -> str:
+def vggface_dag_name(name: str) -> str:
     """The VGG-Face file's name of a torchvision VGG16 tensor: features.0.weight -> conv1_1.weight."""
     part, index, tensor = name.split(".")
     layer = f"conv{CONVOLUTIONS[int(index)]}" if part == "features" else {"0": "fc6", "3": "fc7"}[index]
@@ -39,7 +39,7 @@ VGGFACE_VGG16 = Backbone(
     vggface,
     VGGFACE,
     # As converted by Albanie.
-    formats=(WeightFormat("vggface-dag", marker="conv1_1.weight", classifier="fc8", file_key=dag_name),),
+    formats=(WeightFormat("vggface-dag", marker="conv1_1.weight", classifier="fc8", file_key=vggface_dag_name),),
     first_conv="features.0",
     any_size=False,
 )

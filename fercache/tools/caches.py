@@ -42,7 +42,7 @@ class CacheInfo:
             "size": f"{self.bytes / 1e9:.3f} GB",
             "fingerprint": record.provenance.fingerprint,
         }
-        for key, value in {**asdict(record.provenance), **record.noted}.items():
+        for key, value in {**asdict(record.provenance), **record.recorded}.items():
             facts[key] = value if isinstance(value, str) else json.dumps(value)
         if self.begun:
             facts["begun"] = f"{self.begun} videos that are not finished"

@@ -139,11 +139,11 @@ def _test_lines(inspection: Inspection, test: SelfTest) -> list[str]:
     lines += [f"  {one!s:<36}  {d:9.4f}" for one, d in zip(test.candidates, test.distances, strict=True)]
     lines += ["", f"Best-fitting: {test.candidates[0]}; the next is {test.margin:.4f} worse. Of each part:"]
     expected = {} if inspection.undecided else _axes(inspection.weights.preprocessing)
-    for choice in test.choices:
-        verdict = "conclusive" if choice.told else "not conclusive with these faces"
+    for choice in test.axes:
+        verdict = "conclusive" if choice.conclusive else "not conclusive with these faces"
         rival = f"{choice.rival} is {choice.margin:.4f} worse, in {choice.share:.0%} of resamples"
         line = f"  {choice.axis:<5} {choice.best:<22} {rival}: {verdict}"
-        if choice.told and expected.get(choice.axis, choice.best) != choice.best:
+        if choice.conclusive and expected.get(choice.axis, choice.best) != choice.best:
             line += f"; the record says {expected[choice.axis]}: DO NOT TRUST THIS FILE before you know why"
         lines.append(line)
     return [*lines, *([_fitting_formats(test)] if inspection.undecided else []), "", LIMITS]
@@ -158,7 +158,7 @@ def _axes(record: Preprocessing) -> dict[str, str]:
 
 def _fitting_formats(test: SelfTest) -> str:
     """Which formats with torchvision's names agree with all that the statistics decide."""
-    conclusive = {choice.axis: choice.best for choice in test.choices if choice.told}
+    conclusive = {choice.axis: choice.best for choice in test.axes if choice.conclusive}
     fitting = [
         name
         for name, axes in AMBIGUOUS_FORMATS.items()

@@ -17,7 +17,7 @@ from fercache.cache.predictions import (
     read_predictions,
     write_predictions,
 )
-from fercache.cache.provenance import FILE_NAME, CacheRecord, begin_record, read_record
+from fercache.cache.provenance import PROVENANCE_FILE, CacheRecord, begin_record, read_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import Part, as_stored
 from fercache.cache.writer import write_video
@@ -71,7 +71,7 @@ def test_a_file_appears_only_when_whole(cache):
 
     with pytest.raises(KeyboardInterrupt):
         write_video(cache.file("v"), MADE_BY, SHAPE, FRAME, np.ones(3, bool), interrupted())
-    assert sorted(p.name for p in cache.path.iterdir()) == [FILE_NAME]
+    assert sorted(p.name for p in cache.path.iterdir()) == [PROVENANCE_FILE]
     assert not cache.has("v")
 
 
@@ -136,7 +136,7 @@ def test_the_first_record_stays(tmp_path):
     first = CacheRecord(MADE_BY, {"backend": "eager"})
     assert begin_record(tmp_path / "c", first) == first
     assert begin_record(tmp_path / "c", CacheRecord(MADE_BY, {"backend": "compile"})) == first
-    assert [path.name for path in (tmp_path / "c").iterdir()] == [FILE_NAME]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [PROVENANCE_FILE]
 
 
 def test_the_fingerprint_depends_on_every_field():
@@ -157,7 +157,7 @@ def test_the_fingerprint_depends_on_every_field():
 
 def test_a_record_that_was_edited_is_refused(cache):
     assert read_record(cache.path).provenance == MADE_BY
-    file = cache.path / FILE_NAME
+    file = cache.path / PROVENANCE_FILE
     content = json.loads(file.read_text())
     content["fields"]["precision"] = "bf16"
     file.write_text(json.dumps(content))

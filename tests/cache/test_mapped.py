@@ -78,6 +78,12 @@ def test_any_rows_in_any_order(cache, chosen):
     assert rows.gather(np.zeros((2, 3), np.int64)).shape == (2, 3, 6)
 
 
+def test_rows_that_are_neighbours_by_number_alone(cache):
+    """Row 0 of the first video and row 1 of the fourth, one after the other."""
+    rows, chosen = MappedRows(cache, list(COUNTS)), np.array([0, 5, 2, 2504 + 3])
+    np.testing.assert_array_equal(rows.gather(chosen).numpy(), all_rows(cache, "embedding")[chosen])
+
+
 def test_some_videos_in_another_order(cache):
     rows = MappedRows(cache, ["end", "a"])
     expected = np.concatenate([cache.read(video).embedding for video in ("end", "a")])

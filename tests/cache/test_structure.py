@@ -17,7 +17,7 @@ from fercache.cache import hdf5_video
 from fercache.cache.mapped import MappedRows
 from fercache.cache.pack import pack
 from fercache.cache.predictions import read_predictions, write_predictions
-from fercache.cache.provenance import FILE_NAME, CacheRecord, begin_record
+from fercache.cache.provenance import PROVENANCE_FILE, CacheRecord, begin_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import all_finite
 from fercache.cache.verify import check_before_use
@@ -218,7 +218,7 @@ def test_pipes_and_devices_are_no_caches(cache, tmp_path):
     "text", ["[" * 100_000, '{"fields": {"a": ' + "[" * 5000, "1", '{"fields": 3, "fingerprint": 4}']
 )
 def test_a_record_that_is_none_is_refused(tmp_path, text):
-    (tmp_path / FILE_NAME).write_text(text)
+    (tmp_path / PROVENANCE_FILE).write_text(text)
     with pytest.raises(CacheError, match="is no provenance record"):
         Cache(tmp_path)
 

@@ -21,7 +21,7 @@ from support.extraction import LENGTHS, assert_same, make_set
 from support.frames import write_video
 
 from fercache.cache.journal import Journal, journals
-from fercache.cache.provenance import FILE_NAME
+from fercache.cache.provenance import PROVENANCE_FILE
 from fercache.cache.reader import Cache
 from fercache.cli import main
 from fercache.config import ExtractConfig
@@ -325,9 +325,9 @@ def test_a_backend_that_cannot_run_leaves_no_record(manifest, tmp_path, monkeypa
 
 def test_a_record_that_was_edited_is_refused(manifest, undisturbed, tmp_path):
     cache = Path(shutil.copytree(undisturbed, tmp_path / "cache"))
-    content = json.loads((cache / FILE_NAME).read_text())
+    content = json.loads((cache / PROVENANCE_FILE).read_text())
     for recorded in ({"backend": "foo", "batch_size": 4}, {"backend": "eager", "batch_size": "x"}, {}):
-        (cache / FILE_NAME).write_text(json.dumps({**content, "recorded": recorded}))
+        (cache / PROVENANCE_FILE).write_text(json.dumps({**content, "recorded": recorded}))
         with pytest.raises(CacheError, match="was edited: recorded has no backend"):
             run(manifest, cache)
 
@@ -407,4 +407,4 @@ def test_every_reader_takes_the_packed_form(manifest, undisturbed, tmp_path):
         pack_cache(undisturbed, packed)
     with pytest.raises(CacheError, match="no video can be removed"):
         verify_cache(packed, fix=True)
-    assert packed.with_name(FILE_NAME).exists() is False
+    assert packed.with_name(PROVENANCE_FILE).exists() is False

@@ -17,7 +17,7 @@ from fercache.errors import DataError
 from fercache.models.backbones import get_backbone
 from fercache.models.frame_network import FrameNetwork
 from fercache.models.preprocessing import IMAGENET, VGGFACE2, Preprocessing, prepare
-from fercache.models.selftest import Choice, SelfTest, candidates, self_test
+from fercache.models.selftest import AxisResult, SelfTest, candidates, self_test
 from fercache.tools.weights import _drawn_faces, _fitting_formats, describe_weights, inspect_weights
 
 SIZE = 64
@@ -65,7 +65,7 @@ def test_statistics_of_a_preprocessing_name_it(drawn, name):
     norm = kept_statistics(conv, drawn[0::2], CANDIDATES[name].record)
     found = self_test(conv, norm, drawn[1::2], SIZE)
     assert str(found.candidates[0]) == name and found.distances[0] < 0.02 and found.margin > 0.01
-    assert all(choice.told for choice in found.choices)
+    assert all(choice.conclusive for choice in found.axes)
     assert found.distances == tuple(sorted(found.distances))
 
 
@@ -75,7 +75,7 @@ def test_statistics_that_tell_nothing_are_not_said_to_tell(drawn):
     conv.weight.data[:] = conv.weight.data.mean(1, keepdim=True)
     record = CANDIDATES["RGB, 0-255, no mean"].record
     found = self_test(conv, kept_statistics(conv, drawn[0::2], record), drawn[1::2], SIZE)
-    assert {choice.axis: choice.told for choice in found.choices} == {"order": False, "scale": True, "mean": True}
+    assert {choice.axis: choice.conclusive for choice in found.axes} == {"order": False, "scale": True, "mean": True}
 
 
 def test_the_distance_by_hand():
@@ -167,7 +167,7 @@ def test_an_undecided_file_is_inspected_and_told_what_speaks(folder):
 )
 def test_what_is_not_told_is_not_advised(told, words):
     values = {"scale": "0-255", "order": "BGR", "mean": "minus mean"}
-    choices = [Choice(axis, value, "?", 1.0, float(told.get(axis, True)), 0.1) for axis, value in values.items()]
+    choices = [AxisResult(axis, value, "?", 1.0, float(told.get(axis, True)), 0.1) for axis, value in values.items()]
     every = tuple(CANDIDATES.values())
     assert words in _fitting_formats(SelfTest(every, tuple(range(10)), tuple(choices), 2))
 
@@ -237,9 +237,9 @@ def test_the_preprocessing_of_a_network_trained_on_real_faces_is_named(realfaces
         functional.cross_entropy(logits, labels[chosen]).backward()
         optimizer.step()
     found = self_test(network.backbone.conv1, network.backbone.bn1, others, SIZE)
-    print(name, found.distances[:2], [(c.axis, c.best, round(c.margin, 4), c.share, c.told) for c in found.choices])
+    print(name, found.distances[:2], [(c.axis, c.best, round(c.margin, 4), c.share, c.conclusive) for c in found.axes])
     assert str(found.candidates[0]) == name
-    told = {choice.axis: choice.told for choice in found.choices}
+    told = {choice.axis: choice.conclusive for choice in found.axes}
     assert told["scale"] and told["mean"]
 
 

@@ -17,7 +17,7 @@ import torch
 
 from fercache import runtime
 from fercache.cache.journal import begun_videos, header_of, journal_path, saved_rows
-from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, Provenance, read_record
+from fercache.cache.provenance import FILE_DIGEST, PROVENANCE_FILE, CacheRecord, Provenance, read_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import Shape
 from fercache.cache.verify import source_problem
@@ -88,7 +88,7 @@ def prepare_extraction(
     frames = _list_frames(videos)
     # What the cache was begun with holds for the rest of it, too.
     existing = _read_record(cache)
-    recorded = _check_recorded(cache, existing.noted) if existing else {}
+    recorded = _check_recorded(cache, existing.recorded) if existing else {}
     size = loaded.preprocessing.image_size
     # By the whole manifest: what one shard takes all the others have to take.
     work = sum(map(frames_of, all_videos))
@@ -155,9 +155,9 @@ def _read_record(cache: Path) -> CacheRecord | None:
     """The record of an existing cache, None where there is none; CacheError where the folder is something else."""
     if cache.is_file():
         raise CacheError(f"{cache}: is a file, expected a folder (a packed cache is not added to)")
-    if (cache / FILE_NAME).exists():
+    if (cache / PROVENANCE_FILE).exists():
         return read_record(cache)
-    refuse_other_contents(cache, f"a cache ({FILE_NAME})", CacheError)
+    refuse_other_contents(cache, f"a cache ({PROVENANCE_FILE})", CacheError)
     return None
 
 
@@ -180,7 +180,9 @@ def _check_recorded(cache: Path, recorded: Mapping[str, Any]) -> Mapping[str, An
     """The settings that a cache was begun with; CacheError where they are none that fercache writes."""
     batch_size = recorded.get("batch_size")
     if recorded.get("backend") not in BACKENDS or not isinstance(batch_size, int) or not 1 <= batch_size <= 512:
-        raise CacheError(f"{cache / FILE_NAME}: was edited: recorded has no backend, or no batch_size from 1 to 512")
+        raise CacheError(
+            f"{cache / PROVENANCE_FILE}: was edited: recorded has no backend, or no batch_size from 1 to 512"
+        )
     return recorded
 
 
