@@ -20,6 +20,7 @@ python benchmarks/ensemble.py [--parts search units brute honesty] [--rounds 3] 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -90,8 +91,10 @@ def ten_lines(probability: np.ndarray, labels: np.ndarray, steps: int) -> tuple[
     agree = (winner == winner[0]).all(axis=0)
     once = np.bincount(labels[agree] * classes + winner[0, agree], minlength=classes**2)
     others, row, best = probability[:, ~agree], labels[~agree] * classes, (-1.0, (0.0,))
-    for i, j in [(a, b) for a in range(steps + 1) for b in range(steps + 1 - a)]:
-        weights = (i / steps, j / steps, (steps - i - j) / steps)
+    for point in itertools.product(range(steps + 1), repeat=2):
+        if sum(point) > steps:
+            continue
+        weights = (point[0] / steps, point[1] / steps, (steps - sum(point)) / steps)
         decided = np.tensordot(weights, others, 1).argmax(axis=1)
         confusion = (once + np.bincount(row + decided, minlength=classes**2)).reshape(classes, classes)
         right, either = confusion.diagonal(), confusion.sum(axis=0) + confusion.sum(axis=1)

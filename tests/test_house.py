@@ -31,6 +31,7 @@ ROOMS = [
 ROOM_OF = {name: room for room, _, names in ROOMS for name in names}
 FLOOR = {room: floor for room, floor, _ in ROOMS}
 MUST_NOT_KNOW = {
+    "ground": {"torch", "h5py", "sklearn", "scipy"},
     "models": {"fercache.config"},
     "synth": {"torch", "fercache.cache", "fercache.models"},
     "scoring": {"torch", "fercache.files", "fercache.data", "fercache.cache", "pathlib"},

@@ -46,6 +46,6 @@ def write_annotation(path: Path, task: Task, labels: np.ndarray) -> None:
 
 
 def _check_header(path: Path, lines: list[str], task: Task) -> None:
-    found = lines[0].strip() if lines else ""
-    if tuple(name.strip() for name in found.split(",")) != task.classes:
-        raise DataError(f"{path}: line 1: the header is {found[:120]!r}; task {task.name} needs {task.header!r}")
+    header = lines[0].strip() if lines else ""
+    if tuple(name.strip() for name in header.split(",")) != task.classes:
+        raise DataError(f"{path}: line 1: the header is {header[:120]!r}; task {task.name} needs {task.header!r}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fercache.cache.predictions import cache_of
-from fercache.cache.provenance import FILE_DIGEST, FILE_NAME, CacheRecord, read_record
+from fercache.cache.provenance import FILE_DIGEST, PROVENANCE_FILE, CacheRecord, read_record
 from fercache.cache.reader import Cache
 from fercache.config import ExtractConfig
 from fercache.files import sha256_of
@@ -35,11 +35,11 @@ def stale_cache(cache: Path, weights: Path, settings: ExtractConfig) -> str | No
         for key, before, now in (
             ("dtype", record.provenance.dtype, settings.dtype),
             ("precision", record.provenance.precision, settings.precision),
-            ("backend", record.noted.get("backend"), settings.backend),
+            ("backend", record.recorded.get("backend"), settings.backend),
         )
         if now != "auto" and before != now
     ]
-    if weights.exists() and record.noted.get(FILE_DIGEST) not in (None, sha256_of(weights)):
+    if weights.exists() and record.recorded.get(FILE_DIGEST) not in (None, sha256_of(weights)):
         differences.append(Difference("network", "another one", str(weights)))
     return _reason(cache, differences)
 
@@ -86,4 +86,4 @@ def _reason(output: Path, differences: Sequence[Difference]) -> str | None:
 def _cache_record(cache: Path) -> CacheRecord | None:
     if cache.is_file():
         return Cache(cache).record
-    return read_record(cache) if (cache / FILE_NAME).exists() else None
+    return read_record(cache) if (cache / PROVENANCE_FILE).exists() else None

@@ -21,12 +21,14 @@ class FilledVideo:
     """A video in which every frame has a decision, with or without a face. T frames, C classes."""
 
     task: Task
-    decisions: np.ndarray
-    """In the shape of the task's labels."""
     probability: np.ndarray
     """float64 (T, C)."""
+    decisions: np.ndarray
+    """In the shape of the task's labels."""
     present: np.ndarray
     """bool (T,): True = predicted from a face, False = filled."""
+    ranges: list[tuple[int, int, str]]
+    """First and last frame of each filled range, and how: interpolated, held or prior."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def fit(
 ) -> list[Fusions]:
     """The best fusion of each weighting on all frames and then, with `fold`, on all folds but each one in turn.
 
-    fold: int (F,), from 0. No label of the fold that is left out is looked at.
+    fold: int (F,), from 0. No label of the held-out fold is used.
     """
     if fold is None:
         fold, selections = np.zeros(len(outputs.frame), np.int64), np.ones((1, 1))

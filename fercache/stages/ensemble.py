@@ -32,7 +32,7 @@ from fercache.results.ensemble_file import (
     write_ensemble,
 )
 from fercache.results.ensemble_words import fewer_folds, notes
-from fercache.scoring.cross_validation import cross_validate, score_decisions
+from fercache.scoring.cross_validation import cross_validate
 from fercache.scoring.folds import absent, folds
 from fercache.scoring.outputs import LabelledOutputs
 from fercache.scoring.search import SearchSpace, Weighting, point_count
@@ -71,8 +71,6 @@ def search_ensemble(
     fold = _folds(outputs, settings, seed)
     space = SearchSpace(round(1 / settings.step), settings.smoothing, settings.temperatures, settings.thresholds)
     report = cross_validate(outputs, space, fold, seed, partial(runtime.progress, what="weights"))
-    alone = {name: data.task.decide(p) for name, p in zip(names, outputs.probability(), strict=True)}
-    scores = score_decisions(outputs, alone, seed)
     ensemble = EnsembleFile(
         task=data.task,
         split=split,
@@ -81,10 +79,7 @@ def search_ensemble(
         recordings=len(np.unique(outputs.recording[outputs.counted])),
         settings=plain,
         select=_select(models),
-        models=tuple(
-            EnsembleModel(str(path), name, scores[name].score.value)
-            for path, name in zip(predictions, names, strict=True)
-        ),
+        models=_scored_alone(predictions, names, outputs),
         fusion=report.fusions[Weighting.SEARCHED],
         in_sample=score_rows(report.in_sample),
         across_folds=score_rows(report.across_folds),
@@ -141,6 +136,15 @@ def _folds(outputs: LabelledOutputs, settings: EnsembleConfig, seed: int) -> np.
     if count < settings.folds:
         log.warning("%s", fewer_folds(settings.folds, count))
     return fold
+
+
+def _scored_alone(paths: Sequence[Path], models: Sequence[str], outputs: LabelledOutputs) -> tuple[EnsembleModel, ...]:
+    """Each model with its score by itself, at the task's default thresholds."""
+    task, counted = outputs.task, outputs.counted
+    return tuple(
+        EnsembleModel(str(path), model, task.score(task.decide(of_model[counted]), outputs.labels[counted]).score)
+        for path, model, of_model in zip(paths, models, outputs.probability(), strict=True)
+    )
 
 
 def _select(models: Sequence[Predictions]) -> str:

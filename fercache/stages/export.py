@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +25,6 @@ from fercache.tasks import Task
 log = logging.getLogger(__name__)
 
 FILLED = "filled.csv"
-
-
-@dataclass(frozen=True)
-class Filled:
-    """The probabilities of all frames of a video, and where they come from."""
-
-    probability: np.ndarray
-    """float64 (T, C)."""
-    present: np.ndarray
-    """bool (T,): True = predicted from a face, False = filled."""
-    ranges: list[tuple[int, int, str]]
-    """First and last frame of each filled range, and how: interpolated, held or prior."""
 
 
 def export(predictions: Path, manifest: Path, out: Path, form: str = "abaw2021", *, task: str | None = None) -> Path:
@@ -71,24 +58,31 @@ def export(predictions: Path, manifest: Path, out: Path, form: str = "abaw2021",
     return out
 
 
-def fill(task: Task, video: VideoPredictions, num_frames: int, train_prior: np.ndarray) -> Filled:
-    """Probabilities for all frames 1 to `num_frames`.
+def fill(
+    task: Task,
+    video: VideoPredictions,
+    num_frames: int,
+    train_prior: np.ndarray,
+    thresholds: np.ndarray | None = None,
+) -> FilledVideo:
+    """Probabilities and decisions for all frames 1 to `num_frames`.
 
-    Between present frames they are interpolated, before the first and after the last the nearest is
-    held; a video without any face gets `train_prior` (C,).
+    Probabilities are interpolated between present frames; before the first and after the last one the nearest is held.
+    A video without any face gets `train_prior` (C,).
     """
     present = np.zeros(num_frames, dtype=bool)
     present[video.frame - 1] = True
     if not present.any():
-        return Filled(np.tile(train_prior, (num_frames, 1)), present, [(1, num_frames, "prior")])
-    of_present, frames = task.probabilities(video.logits), np.arange(1, num_frames + 1)
-    probability = np.stack([np.interp(frames, video.frame, column) for column in of_present.T], axis=1)
-    steps = np.diff(np.concatenate([[1], present.astype(int), [1]]))
-    starts, ends = np.flatnonzero(steps == -1) + 1, np.flatnonzero(steps == 1)
-    inner = (starts > video.frame[0]) & (ends < video.frame[-1])
-    how = np.where(inner, "interpolated", "held")
-    ranges = [(int(a), int(b), str(h)) for a, b, h in zip(starts, ends, how, strict=True)]
-    return Filled(probability, present, ranges)
+        probability, ranges = np.tile(train_prior, (num_frames, 1)), [(1, num_frames, "prior")]
+    else:
+        of_present, frames = task.probabilities(video.logits), np.arange(1, num_frames + 1)
+        probability = np.stack([np.interp(frames, video.frame, column) for column in of_present.T], axis=1)
+        steps = np.diff(np.concatenate([[1], present.astype(int), [1]]))
+        starts, ends = np.flatnonzero(steps == -1) + 1, np.flatnonzero(steps == 1)
+        inner = (starts > video.frame[0]) & (ends < video.frame[-1])
+        how = np.where(inner, "interpolated", "held")
+        ranges = list(zip(starts.tolist(), ends.tolist(), how.tolist(), strict=True))
+    return FilledVideo(task, probability, task.decide(probability, thresholds), present, ranges)
 
 
 def _check_videos(path: Path, model: Predictions, videos: Sequence[Video]) -> None:
@@ -111,10 +105,9 @@ def _write_videos(folder: Path, model: Predictions, videos: Sequence[Video], exp
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("video_id", "first_frame", "last_frame", "how"))
     for video in videos:
-        filled = fill(model.task, model.videos[video.video_id], video.num_frames, model.train_prior)
-        decisions = model.task.decide(filled.probability, model.thresholds)
-        text = export_format.text(FilledVideo(model.task, decisions, filled.probability, filled.present))
-        write_text(folder / f"{video.video_id}{export_format.suffix}", text)
+        of_video = model.videos[video.video_id]
+        filled = fill(model.task, of_video, video.num_frames, model.train_prior, model.thresholds)
+        write_text(folder / f"{video.video_id}{export_format.suffix}", export_format.text(filled))
         rows.writerows((video.video_id, *entry) for entry in filled.ranges)
         frames += int((~filled.present).sum())
         if not filled.present.any():

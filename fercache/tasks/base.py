@@ -9,13 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fercache.tasks.fusion import fuse
 
-Item = TypeVar("Item")
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Yields the items that it is given, and may show how far that is."""
 
