@@ -94,7 +94,8 @@ class MappedRows:
 
 def _find(cache: Cache, video_ids: Sequence[str], name: str) -> list[Span]:
     """Where each video's rows lie; CacheError with all videos that cannot be read."""
-    spans, problems = [], []
+    spans: list[Span] = []
+    problems: list[str] = []
     for video_id in video_ids:
         try:
             with cache.open(video_id) as video:

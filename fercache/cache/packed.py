@@ -32,7 +32,7 @@ TABLE = np.dtype(
     ]
 )
 """A row of the table `videos`: an id, and the fields of its Entry."""
-TABLE_BEFORE = np.dtype([(name, TABLE[name]) for name in TABLE.names if name != "checksum_beside"])
+TABLE_BEFORE = np.dtype([(name, TABLE[name]) for name in TABLE.names or () if name != "checksum_beside"])
 """The same in files of earlier versions."""
 TABLE_ROW_BYTES = TABLE.itemsize + 512
 """Of a video in the table, with its id of at most 255 bytes beside it."""

@@ -102,8 +102,8 @@ def predictions_checksum(predictions: Predictions) -> str:
     for video_id in sorted(predictions.videos):
         video = predictions.videos[video_id]
         digest.update(json.dumps([video_id, len(video.frame), *video.logits.shape]).encode())
-        digest.update(np.ascontiguousarray(video.frame, np.int32))
-        digest.update(np.ascontiguousarray(video.logits, np.float32))
+        digest.update(np.ascontiguousarray(video.frame, np.int32).data)
+        digest.update(np.ascontiguousarray(video.logits, np.float32).data)
     return digest.hexdigest()
 
 

@@ -116,5 +116,5 @@ def content_checksum(
             digest.update(f"{name} {data.dtype.str} {shape}\n".encode())
             for block in blocks(data, rows, SCAN_ROWS):
                 look(name, block)
-                digest.update(np.ascontiguousarray(block))
+                digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()

@@ -79,6 +79,9 @@ class Store(ABC):
     """Whether all videos lie in one file: no video can be removed from it, or added."""
     record: CacheRecord
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
     @staticmethod
     @abstractmethod
     def recognises(path: Path) -> bool:

@@ -128,7 +128,7 @@ def train_temporal(out: Path | None, config: Config) -> None:
         cache = required_cache(config)
         unused = [f"--{name}" for name in ("weights", "init") if is_typed(name)]
         raise_problems([f"{name} needs --end-to-end" for name in unused], ConfigError)
-    target = result_path(out, config, settings.head + ("_end_to_end" if settings.end_to_end else ""))
+    target = result_path(out, config, str(settings.head) + ("_end_to_end" if settings.end_to_end else ""))
     from fercache.stages.train_temporal import train_temporal as stage
 
     print_result(stage(manifest, cache, target, settings, task=config.task, seed=config.seed, threads=config.threads))

@@ -160,7 +160,7 @@ class _Merger:
         values, sections = {}, {}
         for key, field_kind in field_types(kind).items():
             full_name = join(name, key)
-            if dataclasses.is_dataclass(field_kind):
+            if isinstance(field_kind, type) and dataclasses.is_dataclass(field_kind):
                 sections[key] = self._construct(field_kind, full_name)
             elif full_name in self.values:
                 values[key] = self.values[full_name]

@@ -20,7 +20,7 @@ def join(section: str, key: str) -> str:
 
 def _walk(name: str, owner: type) -> Iterator[tuple[str, type]]:
     for key, kind in field_types(owner).items():
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             yield join(name, key), kind
             yield from _walk(join(name, key), kind)
 

@@ -168,7 +168,9 @@ BACKENDS: dict[str, Callable[[nn.Module, tuple[int, ...], str, int], Embed]] = {
 def _frozen(backbone: nn.Module, precision: str) -> nn.Module:
     """A copy for inference: batch norm folded into the convolutions, in one type, channels last."""
     copied = fold_batch_norm(copy.deepcopy(backbone).eval())
-    return copied.to(runtime.device(), TORCH_DTYPES[precision], memory_format=torch.channels_last).requires_grad_(False)
+    return (
+        copied.to(runtime.device(), TORCH_DTYPES[precision]).to(memory_format=torch.channels_last).requires_grad_(False)
+    )
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

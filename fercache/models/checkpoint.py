@@ -124,7 +124,7 @@ def check_content(path: Path, content: Mapping[str, Any], *kinds: str) -> dict[s
     kind = content.get("kind")
     if kinds and kind not in kinds:
         raise WeightsError(f"{path}: holds a {kind} network, expected a {' or '.join(kinds)} network")
-    problems = [f"{path}: is damaged: it has no {key!r}" for key in REQUIRED.get(kind, ()) if key not in content]
+    problems = [f"{path}: is damaged: it has no {key!r}" for key in REQUIRED.get(str(kind), ()) if key not in content]
     problems += [
         f"{path}: is damaged: {key!r} is {_shown(content[key])}, expected {words}"
         for key, (holds, words) in CONDITIONS.items()
@@ -168,5 +168,5 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
             continue
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -60,7 +60,7 @@ def read_numpy_pickle(path: Path) -> dict[str, np.ndarray] | int:
 
 def _check_numbering(file: BinaryIO) -> None:
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > MOST_OBJECTS:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(str(argument)) > MOST_OBJECTS:
             raise pickle.UnpicklingError(f"it numbers an object {argument}")
 
 
@@ -107,7 +107,9 @@ class _Array:
             data = data.encode("latin1")
         if not isinstance(data, (bytes, bytearray)):
             raise TypeError(f"an array of {type(data).__name__}, expected bytes")
-        self.value = np.frombuffer(data, dtype.numpy()).reshape(tuple(map(int, shape)), order=order)
+        self.value = np.frombuffer(data, dtype.numpy()).reshape(
+            tuple(map(int, shape)), order="F" if order == "F" else "C"
+        )
         return self
 
 

@@ -6,6 +6,7 @@ Legend: B frames, S side of the input.
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import torchvision
 from torch import nn
@@ -35,8 +36,9 @@ def vggface2_resnet50(zero_init_residual: bool = False) -> nn.Module:
     """
     network = imagenet_resnet50(zero_init_residual)
     network.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
-    for layer in (network.layer2, network.layer3, network.layer4):
-        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    for layer in ("layer2", "layer3", "layer4"):
+        for conv, stride in (("conv1", (2, 2)), ("conv2", (1, 1))):
+            cast(nn.Conv2d, network.get_submodule(f"{layer}.0.{conv}")).stride = stride
     return network
 
 

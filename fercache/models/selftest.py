@@ -95,7 +95,8 @@ def candidates(image_size: int) -> Iterator[Candidate]:
                 if source is IMAGENET and top != IMAGENET.range:
                     continue
                 mean, std = ((0.0,) * 3, (1.0,) * 3) if source is None else (source.mean, source.std)
-                scaled = tuple(value * top / (source or VGGFACE2).range for value in mean)
+                factor = top / (source or VGGFACE2).range
+                scaled = (mean[0] * factor, mean[1] * factor, mean[2] * factor)
                 if order == "BGR":
                     scaled, std = scaled[::-1], std[::-1]
                 yield Candidate(order, scale, name, Preprocessing(order, top, scaled, std, image_size))
@@ -108,6 +109,7 @@ def self_test(conv: nn.Conv2d, norm: nn.BatchNorm2d, frames: list[torch.Tensor],
     `frames`: uint8 RGB (3, H, W) each, faces cropped as they were in training; at least 2.
     """
     tested = list(candidates(image_size))
+    assert norm.running_mean is not None and norm.running_var is not None
     mean, variance = norm.running_mean.double().numpy(), norm.running_var.double().numpy()  # (K,)
     moments = np.stack([_moments(conv, frames, candidate.record) for candidate in tested])  # (M, 2, N, K)
     rng = np.random.default_rng(0)

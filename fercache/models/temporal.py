@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from fercache.errors import WeightsError
 from fercache.models.formats import check_numbers
 from fercache.models.heads import get_head
+
+if TYPE_CHECKING:
+    from fercache.models.head import Head
 
 CHUNK = 64
 """Frames a pass of the backbone, where its activations are not all kept."""
@@ -26,12 +29,15 @@ class IndexedWindows(NamedTuple):
 
     rows: torch.Tensor
     """What a window is made of: embeddings (F, D), logits (F, C) or prepared frames (F, 3, S, S); float32."""
-    index: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index
     """int64 (B, L), into `rows`."""
 
 
 class Standardise(nn.Module):
     """Embeddings minus the training split's mean, over its standard deviation."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, embedding_dim: int) -> None:
         super().__init__()
@@ -51,9 +57,10 @@ class Standardise(nn.Module):
 class TemporalNetwork(nn.Module):
     """A head over cached rows."""
 
-    def __init__(self, head: nn.Module, standardise: nn.Module | None = None) -> None:
+    def __init__(self, head: Head, standardise: nn.Module | None = None) -> None:
         super().__init__()
-        self.head, self.standardise = head, standardise or nn.Identity()
+        self.head: Head = head
+        self.standardise = standardise or nn.Identity()
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Rows, float (B, L, D or C), to logits (B, L, C)."""
@@ -106,7 +113,7 @@ class EndToEnd(TemporalNetwork):
             embeddings = [self.backbone(chunk) for chunk in chunks]
         return torch.cat(embeddings).float()
 
-    def forward(self, windows: IndexedWindows) -> torch.Tensor:
+    def forward(self, windows: IndexedWindows) -> torch.Tensor:  # type: ignore[override]
         """Windows over prepared frames to logits (B, L, C)."""
         return super().forward(self.embed(windows.rows)[windows.index])
 

@@ -48,6 +48,7 @@ class TransformerHead(Head):
         hidden = self._with_time(self.projection(rows)[index])  # (B, L, H)
         for layer in self.encoder.layers[:-1]:
             hidden = layer(hidden)
+        assert self.encoder.norm is not None
         return self.classifier(self.encoder.norm(_middle_of_layer(self.encoder.layers[-1], hidden)))
 
     def _with_time(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -98,7 +98,7 @@ class Task(ABC):
 
     def labelled(self, labels: np.ndarray) -> np.ndarray:
         """Frames with an annotation, or part of one: bool (N,)."""
-        return self.as_columns(self.counted(labels)).any(axis=1)
+        return np.asarray(self.as_columns(self.counted(labels)).any(axis=1))
 
     @abstractmethod
     def by_class(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
