@@ -121,7 +121,7 @@ def train_temporal(out: Path | None, config: Config) -> None:
     cache = None
     if settings.end_to_end:
         unused = [f"--{name.replace('_', '-')}" for name in ("cache", "allow_missing") if is_typed(name)]
-        raise_problems([f"{name}: --end-to-end reads frames, not a cache" for name in unused], ConfigError)
+        raise_problems([f"{name}: --end-to-end opens the frames and reads no cache" for name in unused], ConfigError)
         if settings.weights is None:
             settings = replace(settings, weights=str(required(config.out, "--weights", "out") / "cnn"))
     else:
