@@ -165,7 +165,7 @@ def test_bad_weights_are_named(manifest, tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
     output = refused(*finetune(manifest, "--weights", path))
-    assert "its 1 keys (features.0.weight) are those of no format known here" in output
+    assert "its 1 keys (features.0.weight) are those of no known format" in output
     torch.save({"conv1_7x7_s2.weight": torch.zeros(64, 3, 7, 7), "extra": torch.zeros(1)}, path)
     output = refused(*finetune(manifest, "--weights", path))
     assert "266 tensors are missing for resnet50-vggface2" in output and "1 tensors are too many" in output
