@@ -82,7 +82,7 @@ class EndToEnd(TemporalNetwork):
     def __init__(
         self,
         backbone: nn.Module,
-        head: nn.Module,
+        head: Head,
         standardise: nn.Module | None = None,
         *,
         frozen: bool = False,
