@@ -23,6 +23,7 @@ test-gpu: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The documentation as a site in site/; a warning is an error.
 docs: $(VENV)/.docs

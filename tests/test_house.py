@@ -124,6 +124,18 @@ def test_nothing_outside_tasks_tests_the_kind_of_a_task():
     assert names_a_kind_of_task("isinstance(task, Multiclass)") and names_a_kind_of_task("tasks.Multilabel")
 
 
+def test_no_test_imports_a_test_or_runs_a_benchmark():
+    """What several tests need is in tests/support."""
+    tests = Path(__file__).parent
+    wrong = []
+    for path in tests.rglob("*.py"):
+        names = {name.split(".")[0] for name in imports(path)}
+        wrong += [f"{path}: {name}" for name in names if name.startswith("test_") or name in ("conftest", "benchmarks")]
+        if path != Path(__file__) and "benchmarks/" in path.read_text(encoding="utf-8"):
+            wrong.append(f"{path}: benchmarks/")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_environment_is_read_in_one_place():
     readers = {path for path in PACKAGE.rglob("*.py") if reads_environment(path.read_text(encoding="utf-8"))}
     assert {path.parent.name for path in readers} == {"runtime"}

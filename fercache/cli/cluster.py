@@ -12,11 +12,14 @@ import click
 from fercache.cli.command import STAGES, TYPED_CONFIG, ConfigCommand
 from fercache.cli.options import PATH, Command, json_option
 from fercache.cli.text import echo
+from fercache.cluster.launchers import LAUNCHERS
 from fercache.config import Config
+from fercache.tools.names import NAMES
 
 if TYPE_CHECKING:
     from fercache.cluster.submission import SubmitOptions
 
+NAMES["slurm.launcher"] = lambda: LAUNCHERS
 READS = ("task", "seed", "threads", "manifest", "cache", "out", *STAGES)
 
 
