@@ -119,7 +119,7 @@ def export(predictions: Path, out: Path, export_format: str, config: Config) -> 
     manifest = required_manifest(config)
     from fercache.stages.export import export as stage
 
-    echo(stage(predictions, manifest, out, export_format, task=config.task))  # type: ignore[arg-type]
+    echo(stage(manifest, predictions, out, export_format, task=config.task))  # type: ignore[arg-type]
 
 
 @click.command(
@@ -147,4 +147,4 @@ def report(folder: Path, split: str, videos: tuple[str, ...], out: Path | None, 
     manifest = required_manifest(config)
     from fercache.report import report as stage
 
-    echo(stage(folder, manifest, out, split=split, videos=videos, task=config.task))
+    echo(stage(manifest, folder, out, split=split, videos=videos, task=config.task))

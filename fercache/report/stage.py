@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 def report(
-    folder: Path,
     manifest: Path,
+    folder: Path,
     out: Path | None = None,
     *,
     split: str = "validation",

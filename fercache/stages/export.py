@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 FILLED = "filled.csv"
 
 
-def export(predictions: Path, manifest: Path, out: Path, form: str = "abaw2021", *, task: str | None = None) -> Path:
+def export(manifest: Path, predictions: Path, out: Path, form: str = "abaw2021", *, task: str | None = None) -> Path:
     """Write a file for each video of the predictions' split into the new folder `out`, and `filled.csv`; returns `out`.
 
     form: a name in `EXPORT_FORMATS`; ConfigError otherwise. DataError where the split has videos that were not

@@ -118,7 +118,7 @@ def test_each_series_has_a_colour_and_dashes_of_its_own():
 
 
 def test_the_page_has_the_numbers_of_evaluate_and_of_the_ensemble(project):
-    text = report(project, project / "faces.csv").read_text(encoding="utf-8")
+    text = report(project / "faces.csv", project).read_text(encoding="utf-8")
     content = json.loads((project / "ensemble" / "ensemble.json").read_text())
     for one in evaluate(project / "faces.csv", sorted(project.glob("*.h5"))):
         numbers = [f"<td>{value:.4f}</td>" for value in (one.scores.f1, one.scores.accuracy, one.scores.score)]
@@ -139,7 +139,7 @@ def test_the_page_has_the_numbers_of_evaluate_and_of_the_ensemble(project):
 
 
 def test_the_page_refers_to_nothing_and_escapes_names(project):
-    text = report(project, project / "faces.csv").read_text(encoding="utf-8")
+    text = report(project / "faces.csv", project).read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', text)
     assert sources and all(re.match("data:image/(png|jpeg);base64,", source) for source in sources)
     assert "href" not in text and "url(" not in text and "@import" not in text
@@ -169,7 +169,7 @@ def test_names_of_classes_and_models_are_escaped(project):
 def test_a_section_is_a_function_in_a_list(project, monkeypatch):
     monkeypatch.setitem(SECTIONS, "Confidence", lambda findings: Markup("<p>{} files</p>").format(len(findings.runs)))
     monkeypatch.setitem(SECTIONS, "Nothing", lambda findings: None)
-    text = report(project, project / "faces.csv").read_text(encoding="utf-8")
+    text = report(project / "faces.csv", project).read_text(encoding="utf-8")
     assert re.search(r"<h2>Confidence</h2>\s*<p>3 files</p>", text) and "Nothing" not in text
 
 
@@ -182,41 +182,41 @@ def test_help_loads_neither_torch_nor_jinja2():
 
 
 def test_videos_may_be_chosen(project, tmp_path):
-    text = report(project, project / "faces.csv", tmp_path / "one.html", videos=["x"]).read_text(encoding="utf-8")
+    text = report(project / "faces.csv", project, tmp_path / "one.html", videos=["x"]).read_text(encoding="utf-8")
     assert text.count('class="video"') == 1 and "x: asked for" in text
     with pytest.raises(DataError, match="--video: y: not among those with predictions"):
-        report(project, project / "faces.csv", videos=["y"])
+        report(project / "faces.csv", project, videos=["y"])
 
 
 def test_action_units_and_a_single_model(tmp_path):
     manifest = make_project(tmp_path, "au", ("cnn",))
-    text = report(tmp_path, manifest).read_text(encoding="utf-8")
+    text = report(manifest, tmp_path).read_text(encoding="utf-8")
     assert "AU26" in text and "Weights" not in text and text.count('alt="Probabilities of cnn') == 3
 
 
 def test_three_models_of_action_units_have_their_weights_drawn(tmp_path):
-    text = report(tmp_path, make_project(tmp_path, "au")).read_text(encoding="utf-8")
+    text = report(make_project(tmp_path, "au"), tmp_path).read_text(encoding="utf-8")
     assert text.count("<polygon") == 351 + 1  # the points of the simplex at 1/25, and its outline
 
 
 def test_without_frames_only_the_thumbnails_are_missing(tmp_path):
     manifest = make_project(tmp_path, models=("cnn",))
     shutil.rmtree(tmp_path / "set" / "cropped_aligned")
-    text = report(tmp_path, manifest).read_text(encoding="utf-8")
+    text = report(manifest, tmp_path).read_text(encoding="utf-8")
     assert 'alt="frame ' not in text and text.count('class="video"') == 3
 
 
 def test_a_folder_that_is_no_project_is_an_error(tmp_path):
     manifest = make_project(tmp_path, models=("cnn",))
     with pytest.raises(DataError, match="found no predictions of split test"):
-        report(tmp_path, manifest, split="test")
+        report(manifest, tmp_path, split="test")
     (tmp_path / "broken.h5").write_bytes(b"no")
     with pytest.raises(CacheError, match=r"broken\.h5: cannot be read: is damaged or no HDF5 file"):
-        report(tmp_path, manifest)
+        report(manifest, tmp_path)
     (tmp_path / "broken.h5").unlink()
     (tmp_path / "cnn" / "metrics.jsonl").write_text("{")
     with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be read"):
-        report(tmp_path, manifest)
+        report(manifest, tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -227,7 +227,7 @@ def test_a_video_without_a_face_has_a_time_line(tmp_path):
         empty = VideoPredictions(np.empty(0, np.int32), np.empty((0, 7), np.float32))
         path.unlink()
         write_predictions(path, replace(predictions, videos={**predictions.videos, "x": empty}))
-    text = report(tmp_path, manifest, videos=["x"]).read_text(encoding="utf-8")
+    text = report(manifest, tmp_path, videos=["x"]).read_text(encoding="utf-8")
     assert "25 frames, 25 of them without a face" in text and "nan" not in text
 
 
@@ -240,7 +240,7 @@ def test_of_few_videos_the_best_is_called_so(tmp_path, few, words):
     (tmp_path / "cnn-validation.h5").unlink()
     kept = dict(list(predictions.videos.items())[:few])
     write_predictions(tmp_path / "cnn-validation.h5", replace(predictions, videos=kept))
-    text = report(tmp_path, manifest).read_text(encoding="utf-8")
+    text = report(manifest, tmp_path).read_text(encoding="utf-8")
     assert re.findall(r"(\w+ of \d) videos by", text) == words
 
 
@@ -249,7 +249,7 @@ def test_an_ensemble_scored_on_the_labels_it_was_chosen_on_has_a_caution(tmp_pat
     files = [tmp_path / f"{model}-validation.h5" for model in ("cnn", "gru", "transformer")]
     apply_ensemble(tmp_path / "ensemble" / "ensemble.json", files, tmp_path / "all-validation.h5")
     words = "the ensemble was chosen on these labels; what it is worth is its score across folds"
-    assert f"all: {words}." in report(tmp_path, manifest).read_text(encoding="utf-8")
+    assert f"all: {words}." in report(manifest, tmp_path).read_text(encoding="utf-8")
     text = describe(evaluate(manifest, [files[0], tmp_path / "all-validation.h5"]))
     assert f"all-validation: {words}" in text
     assert "cnn-validation: the epoch was chosen on these labels (select: best)" in text
@@ -258,7 +258,7 @@ def test_an_ensemble_scored_on_the_labels_it_was_chosen_on_has_a_caution(tmp_pat
 def test_files_of_one_name_stay_apart(tmp_path):
     manifest = make_project(tmp_path, models=("cnn", "gru"))
     shutil.copy(tmp_path / "gru-validation.h5", tmp_path / "cnn.h5")
-    text = report(tmp_path, manifest).read_text(encoding="utf-8")
+    text = report(manifest, tmp_path).read_text(encoding="utf-8")
     assert all(f'<th scope="row">{name}</th>' in text for name in ("cnn", "cnn-validation", "gru-validation"))
 
 
@@ -268,7 +268,7 @@ def test_a_bad_measurement_is_reported_with_its_line(tmp_path, line):
     with (tmp_path / "cnn" / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl: line 4: expected an object with numbers as loss, score"):
-        report(tmp_path, manifest)
+        report(manifest, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_browser_shows_all_of_it_on_any_screen(tmp_path, width, models):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("there is no chromium here")
-    page = report(tmp_path, make_project(tmp_path, models=models)).read_text(encoding="utf-8")
+    page = report(make_project(tmp_path, models=models), tmp_path).read_text(encoding="utf-8")
     (tmp_path / "harness.html").write_text(HARNESS.format(width=width))
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
     command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path}/harness.html"]

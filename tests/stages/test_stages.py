@@ -362,7 +362,7 @@ def test_what_an_ensemble_refuses(project, tmp_path):
             lambda: search_ensemble(project.manifest, [cnn, gru], tmp_path / "e", EnsembleConfig(step=0.1)),
             "holds an ensemble of other settings;",
         ),
-        (lambda: export(cnn, project.manifest, tmp_path / "x", "json"), "found 'json', expected one of abaw2021, csv"),
+        (lambda: export(project.manifest, cnn, tmp_path / "x", "json"), "found 'json', expected one of abaw2021, csv"),
         (
             lambda: search_ensemble(project.manifest, [cnn, transformer], tmp_path / "e"),
             "ensemble of other settings, models;",
@@ -502,7 +502,7 @@ def test_scores_are_printed_with_what_was_left_out(project):
 
 
 def test_export_gives_every_frame_its_line(project, tmp_path):
-    out = export(project.predictions["gru"], project.manifest, tmp_path / "out")
+    out = export(project.manifest, project.predictions["gru"], tmp_path / "out")
     lengths = {p.stem: len(read_annotation(p, TASKS["expr"])) for p in out.glob("*.txt")}
     assert lengths == {"v": 11, "w": 6, "n": 3}
     assert (out / "filled.csv").read_text().splitlines() == [
@@ -513,8 +513,8 @@ def test_export_gives_every_frame_its_line(project, tmp_path):
         "v,11,11,held",
     ]
     with pytest.raises(RunError, match=r"contains filled\.csv, n\.txt, v\.txt and 1 more, expected a new name"):
-        export(project.predictions["gru"], project.manifest, out)
-    csv = export(project.predictions["gru"], project.manifest, tmp_path / "csv", "csv")
+        export(project.manifest, project.predictions["gru"], out)
+    csv = export(project.manifest, project.predictions["gru"], tmp_path / "csv", "csv")
     lines = (csv / "v.csv").read_text().splitlines()
     assert lines[0].startswith("frame,face,label,p_Neutral,p_Anger") and len(lines) == 12
     assert [line.split(",")[1] for line in lines[1:]] == list("01110000110")
@@ -523,11 +523,11 @@ def test_export_gives_every_frame_its_line(project, tmp_path):
 def test_a_format_may_be_registered_from_outside(project, tmp_path, monkeypatch):
     shout = ExportFormat(".loud", lambda video: " ".join(video.task.classes[d].upper() for d in video.decisions))
     monkeypatch.setitem(EXPORT_FORMATS, "loud", shout)
-    out = export(project.predictions["gru"], project.manifest, tmp_path / "out", "loud")
+    out = export(project.manifest, project.predictions["gru"], tmp_path / "out", "loud")
     words = (out / "v.loud").read_text().split()
     assert len(words) == 11 and set(words) <= {name.upper() for name in TASKS["expr"].classes}
     with pytest.raises(ConfigError, match="found 'json', expected one of abaw2021, csv, loud"):
-        export(project.predictions["gru"], project.manifest, tmp_path / "x", "json")
+        export(project.manifest, project.predictions["gru"], tmp_path / "x", "json")
 
 
 def test_filling_by_hand():
@@ -595,7 +595,7 @@ def test_action_units_go_the_whole_way(tmp_path):
     evaluation = evaluate(manifest, [fused])[0]
     assert evaluation.scores.score == pytest.approx(searched)
     assert (evaluation.scores.frames, evaluation.missing) == (7, 1)
-    out = export(fused, manifest, tmp_path / "out")
+    out = export(manifest, fused, tmp_path / "out")
     assert read_annotation(out / "v.txt", TASKS["au"]).shape == (9, 12)
     with pytest.raises(ConfigError, match="of task au"):
         predict(manifest, cnn, cache, tmp_path / "x.h5", task="expr")
