@@ -119,7 +119,7 @@ def export(predictions: Path, out: Path, export_format: str, config: Config) -> 
     manifest = required_manifest(config)
     from fercache.stages.export import export as stage
 
-    echo(stage(manifest, predictions, out, export_format, task=config.task))  # type: ignore[arg-type]
+    echo(stage(manifest, predictions, out, export_format, task=config.task))
 
 
 @click.command(
