@@ -230,7 +230,7 @@ def test_ranks_do_not_start_ranks(monkeypatch):
 def test_the_launcher_leaves_signals_as_they_were(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)]
     with pytest.raises(
-        RunError, match=r"2 of 2 processes failed, and said why: rank 0 \(status 2\), rank 1 \(status 2\)"
+        RunError, match=r"2 of 2 processes failed, with their reasons above: rank 0 \(status 2\), rank 1 \(status 2\)"
     ):
         launch(["no-such-command"], 2, one_job=False)
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)]

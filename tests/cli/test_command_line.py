@@ -256,7 +256,7 @@ def test_a_manifest_that_was_edited_is_not_overwritten(manifest, small_root):
     again = ["manifest", "affwild2", small_root, "--task", "expr", "-o", manifest]
     assert run(*again)[0] == 0
     manifest.write_text(manifest.read_text().replace("train", "validation", 1))
-    assert "exists and is another" in refused(*again)
+    assert "contains a different manifest" in refused(*again)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])

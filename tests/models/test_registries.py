@@ -76,7 +76,7 @@ def test_a_head_from_outside_is_trained_and_predicts(cached, tmp_path, monkeypat
     assert "max: the largest values of the window" in describe_heads()
     settings = TrainTemporalConfig(head="max", epochs=2, batch_size=3, precision="fp32")
     run = train_temporal(*cached, tmp_path / "run", settings)
-    predictions = read_predictions(predict(run, *cached, tmp_path / "p.h5"))
+    predictions = read_predictions(predict(cached[0], run, cached[1], tmp_path / "p.h5"))
     network = network_of(run, load_checkpoint(run / "best.pt")).eval()
     embeddings = torch.from_numpy(Cache(cached[1]).read("b").embedding).float()
     index = (torch.arange(FRAMES)[:, None] + torch.arange(-4, 5)).clamp(0, FRAMES - 1)
@@ -120,7 +120,7 @@ def test_a_backbone_from_outside_is_loaded_and_extracts(tmp_path, monkeypatch):
     settings = ExtractConfig(backend="eager", precision="fp32", dtype="float32", workers=0)
     cache = Cache(extract(tmp_path / "m.csv", str(tmp_path / "small.pth"), tmp_path / "cache", settings))
     (video,) = manifest.videos
-    frames = [torch.from_numpy(decode(path).copy()).permute(2, 0, 1) for path in video.frames().path]
+    frames = [torch.from_numpy(decode(path).copy()).permute(2, 0, 1) for path in video.frames().paths]
     with torch.inference_mode():
         expected = network(prepare(frames, SMALL.preprocessing))
     np.testing.assert_allclose(cache.read("a").embedding, expected, atol=1e-5)

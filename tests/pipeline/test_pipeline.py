@@ -77,6 +77,7 @@ def test_every_input_of_the_demo_is_made_before():
         "evaluate",
         "weights",
         "cache",
+        "config",
         "slurm",
     }
 

@@ -404,7 +404,7 @@ def test_an_ensemble_file_that_was_changed_is_refused(project, tmp_path, change)
             lambda state: state.update(train_prior=[float("nan")] * 7),
             "'train_prior' is list, expected a list of",
         ),
-        (lambda state: state.update(provenance={"x": 1}), "the record of its cache is none"),
+        (lambda state: state.update(provenance={"x": 1}), "is damaged: its record of the cache"),
         (lambda state: state.update(head=["gru"]), "'head' is list, expected text"),
     ],
 )
