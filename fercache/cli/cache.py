@@ -55,13 +55,10 @@ def verify(cache: Path, manifest: Path | None, fix: bool, config: Config) -> Non
 
 @cache_group.command("pack", cls=ConfigCommand, reads=("task",), examples=("fercache cache pack cache -o cache.h5",))
 @click.argument("cache", type=PATH)
-@manifest_option
+@click.option("--manifest", type=PATH, metavar="FILE", help="Pack only the videos of a manifest.")
 @out_option("The packed cache.  [default: CACHE.h5]")
 def pack(cache: Path, manifest: Path | None, out: Path | None, config: Config) -> None:
-    """Write CACHE into one file, which every command reads.
-
-    With a manifest, only its videos.
-    """
+    """Write CACHE into one file, which every command reads."""
     from fercache.tools.caches import pack_cache
 
     echo(pack_cache(cache, out, manifest, task=config.task))

@@ -21,8 +21,6 @@ class HeadEntry:
 
     title: str
     """In tables and on pages."""
-    summary: str
-    """What it is, for help."""
     load: Callable[[], type[Head]]
     """Imports and returns its class."""
     learns: bool = True
@@ -54,16 +52,11 @@ def _mean() -> type[Head]:
 
 
 HEADS = {
-    "gru": HeadEntry("GRU", "a bidirectional GRU of two layers", _gru),
-    "transformer": HeadEntry("Transformer", "a Transformer encoder of two layers", _transformer),
-    "linear": HeadEntry("Linear", "a classifier on each embedding alone", _linear),
-    "mean": HeadEntry("Mean", "the mean of the frame network's logits", _mean, learns=False),
+    "gru": HeadEntry("GRU", _gru),
+    "transformer": HeadEntry("Transformer", _transformer),
+    "linear": HeadEntry("Linear", _linear),
+    "mean": HeadEntry("Mean", _mean, learns=False),
 }
-
-
-def describe_heads() -> str:
-    """Every head with its summary, for help."""
-    return "; ".join(f"{name}: {entry.summary}" for name, entry in HEADS.items())
 
 
 def head_entry(name: str | None) -> HeadEntry:

@@ -72,7 +72,7 @@ def cached(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_head_from_outside_is_trained_and_predicts(cached, tmp_path, monkeypatch):
-    monkeypatch.setitem(HEADS, "max", HeadEntry("Maximum", "the largest values of the window", lambda: MaxHead))
+    monkeypatch.setitem(HEADS, "max", HeadEntry("Maximum", lambda: MaxHead))
     assert "max: the largest values of the window" in describe_heads()
     settings = TrainTemporalConfig(head="max", epochs=2, batch_size=3, precision="fp32")
     run = train_temporal(*cached, tmp_path / "run", settings)
