@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from support.frames import write_video as write_frames
 from torch import nn
 
@@ -15,6 +16,7 @@ from fercache.cache.provenance import CacheRecord, Provenance, begin_record
 from fercache.cache.reader import Cache
 from fercache.cache.rows import Part, Shape
 from fercache.cache.writer import write_video
+from fercache.cli import main
 from fercache.config import ExtractConfig, TrainTemporalConfig
 from fercache.data.affwild2 import build_manifest
 from fercache.data.annotations import write_annotation
@@ -25,7 +27,7 @@ from fercache.models.backbones import BACKBONES, BackboneEntry, archs
 from fercache.models.checkpoint import load_checkpoint
 from fercache.models.formats import WeightFormat
 from fercache.models.head import Head
-from fercache.models.heads import HEADS, HeadEntry, describe_heads
+from fercache.models.heads import HEADS, HeadEntry
 from fercache.models.preprocessing import Preprocessing, prepare
 from fercache.models.temporal import network_of
 from fercache.models.weights import load_weights
@@ -73,7 +75,7 @@ def cached(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_head_from_outside_is_trained_and_predicts(cached, tmp_path, monkeypatch):
     monkeypatch.setitem(HEADS, "max", HeadEntry("Maximum", lambda: MaxHead))
-    assert "max: the largest values of the window" in describe_heads()
+    assert "gru|transformer|linear|mean|max" in CliRunner().invoke(main, ["train-temporal", "--help"]).output
     settings = TrainTemporalConfig(head="max", epochs=2, batch_size=3, precision="fp32")
     run = train_temporal(*cached, tmp_path / "run", settings)
     predictions = read_predictions(predict(cached[0], run, cached[1], tmp_path / "p.h5"))
