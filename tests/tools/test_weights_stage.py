@@ -250,7 +250,7 @@ def labelled_faces(manifest, split, count):
         frames = video.frames()
         own = video.labels(data.task)[frames.frame - 1]
         keep = np.flatnonzero(data.task.labelled(own))
-        paths += [frames.path[place] for place in keep]
+        paths += [frames.paths[row] for row in keep]
         labels += own[keep].tolist()
     places = np.linspace(0, len(paths) - 1, count).astype(int)
     (batch,) = FrameLoader([paths[place] for place in places], [list(range(count))], 0)
