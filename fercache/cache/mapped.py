@@ -112,6 +112,8 @@ def _find(cache: Cache, video_ids: Sequence[str], name: str) -> list[Span]:
 def _joined(spans: Sequence[Span]) -> Span:
     """Several spans of one dataset, and what lies between them."""
     begin = min(span.offset for span in spans)
+    if any((span.offset - begin) % span.row_bytes or span.dtype != spans[0].dtype for span in spans):
+        raise CacheError(f"{spans[0].path}: its videos' rows are not of one dataset, and cannot be read together")
     end = max(span.offset + span.rows * span.row_bytes for span in spans)
     return replace(spans[0], offset=begin, rows=(end - begin) // spans[0].row_bytes)
 

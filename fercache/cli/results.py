@@ -11,7 +11,7 @@ from fercache.cli.command import ConfigCommand
 from fercache.cli.options import PATH, json_option, out_option, required, required_manifest, result_path
 from fercache.cli.text import echo
 from fercache.config import Config
-from fercache.errors import ConfigError
+from fercache.errors import ConfigError, raise_problems
 from fercache.results.export_formats import EXPORT_FORMATS
 
 DEFAULT_PREDICTIONS = ("cnn", "gru", "transformer")
@@ -65,8 +65,7 @@ def _default_predictions(project: str | None) -> tuple[Path, ...]:
         for run, path in paths.items()
         if not path.exists()
     ]
-    if missing:
-        raise ConfigError("\n".join(missing))
+    raise_problems(missing, ConfigError)
     return tuple(paths.values())
 
 

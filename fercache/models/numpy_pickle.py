@@ -52,7 +52,11 @@ def read_numpy_pickle(path: Path) -> dict[str, np.ndarray] | int:
         return content
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds {type(content).__name__}, expected named arrays")
-    others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, _Array))]
+    others = [
+        str(key)
+        for key, value in content.items()
+        if not (isinstance(key, str) and isinstance(value, _Array) and value.value is not None)
+    ]
     if others:
         raise WeightsError(f"{path}: {', '.join(others[:5])}: expected arrays, found something else")
     return {key: array.value for key, array in content.items()}

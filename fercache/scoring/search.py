@@ -151,9 +151,9 @@ def _choose(weighting: Weighting, points: np.ndarray, scores: np.ndarray) -> int
     if weighting is Weighting.BEST_SINGLE:
         corners = points.argmax(axis=0)
         return int(corners[scores[corners].argmax()])
-    distance = np.abs(points - 1 / points.shape[1]).sum(axis=1)
-    # Scores that differ by rounding alone are equal.
-    return int(np.lexsort((distance, (points > 0).sum(axis=1), -np.round(scores / EQUAL)))[0])
+    best = np.flatnonzero(scores >= scores.max() - EQUAL)
+    distance = np.abs(points[best] - 1 / points.shape[1]).sum(axis=1)
+    return int(best[np.lexsort((distance, (points[best] > 0).sum(axis=1)))[0]])
 
 
 def score_surface(

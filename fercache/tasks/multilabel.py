@@ -151,7 +151,8 @@ class Multilabel(Classification):
 
 def _histogram(scaled: np.ndarray) -> np.ndarray:
     """How many of the probabilities times `STEPS` are above k - 1 and at most k, for each k: int64 (K,)."""
-    return np.bincount(np.ceil(scaled).astype(np.intp), minlength=STEPS + 1)
+    # Weights that sum up to a rounding above 1 take a probability of 1 there, too.
+    return np.bincount(np.minimum(np.ceil(scaled), STEPS).astype(np.intp), minlength=STEPS + 1)
 
 
 def _in_cells(
