@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,15 @@ def test_nothing_outside_tasks_tests_the_kind_of_a_task():
     files = {path for path in PACKAGE.rglob("*.py") if path.parent.name != "tasks"}
     assert not {path for path in files if names_a_kind_of_task(path.read_text(encoding="utf-8"))}
     assert names_a_kind_of_task("isinstance(task, Multiclass)") and names_a_kind_of_task("tasks.Multilabel")
+
+
+def test_every_package_is_installed():
+    """An editable installation has them all; a wheel only those that setup.cfg lists."""
+    config = configparser.ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    listed = set(config["options"]["packages"].split()) - {"fercache.configs"}
+    folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
+    assert listed == {".".join(folder.parts) for folder in folders}
 
 
 def test_no_test_imports_a_test_or_runs_a_benchmark():

@@ -431,6 +431,13 @@ def test_a_pickle_cannot_claim_memory(tmp_path):
         load_weights(str(tmp_path / "w.pkl"))
 
 
+def test_an_array_that_never_gets_its_values_is_refused(tmp_path):
+    code = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
+    (tmp_path / "w.pkl").write_bytes(b"(dVa\n" + code + b"s.")
+    with pytest.raises(WeightsError, match="a: expected arrays"):
+        load_weights(str(tmp_path / "w.pkl"))
+
+
 @pytest.mark.parametrize("code", [b"}r\xff\xff\xff\x7f.", b"}p4000000000\n."])
 def test_a_pickle_cannot_claim_memory_by_numbering_its_objects(tmp_path, code):
     (tmp_path / "w.pkl").write_bytes(code)

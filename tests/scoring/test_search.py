@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from fercache.scoring.folds import folds
 from fercache.scoring.outputs import LabelledOutputs
 from fercache.scoring.search import SearchSpace, Weighting, fit, point_count, score_surface, simplex
-from fercache.tasks import TASKS
+from fercache.tasks import TASKS, multiclass
 from fercache.tasks.base import Task
 from fercache.tasks.fusion import fuse
 
@@ -109,6 +109,32 @@ def test_the_grid_is_exactly_that_of_decisions_at_every_point(kind, task, seed, 
     weight = np.concatenate([np.ones((1, 3)), 1 - np.eye(3)])
     plain = Task.grid_scores(task, p, labels, group, weight, points, thresholds=False)
     np.testing.assert_allclose(grid(task, p, labels, points, group, weight), plain, rtol=1e-13)
+
+
+def test_saturated_probabilities_are_counted_although_weights_sum_up_to_more_than_1():
+    """.07, .27 and .66 give 1 + 2e-16: three sure models, and so the best thresholds of their units."""
+    labels = np.random.default_rng(0).integers(0, 2, (40, 12))
+    p = np.stack([labels.astype(float)] * 3)
+    points = simplex(3, 100)
+    assert (points @ np.ones(3) > 1).any() and fuse(points[(points @ np.ones(3)).argmax()], p).max() > 1
+    np.testing.assert_allclose(grid(AU, p, labels, points, thresholds=True), 1, rtol=1e-12)
+    assert (AU.best_thresholds(p[0] * (1 + 3e-16), labels) == 0.5).all()
+
+
+def test_more_open_frames_than_one_batch_are_counted(monkeypatch):
+    """At a hundredth, with models that disagree on more frames than are looked at together."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 7, 1500)
+    logits = rng.normal(size=(3, 1500, 7)).astype(np.float32) + 1.5 * np.eye(7, dtype=np.float32)[truth]
+    p, labels = EXPR.probabilities(logits), np.where(rng.random(1500) < 0.1, -1, truth)
+    assert (p.argmax(axis=2) != p[0].argmax(axis=1)).any(axis=0).sum() > 700
+    points = simplex(3, 100)
+    chosen = rng.choice(len(points), 40, replace=False)
+    expected = [sklearn_score(EXPR, EXPR.decide(fuse(points[index], p)), labels) for index in chosen]
+    (scores,) = grid(EXPR, p, labels, points)
+    np.testing.assert_allclose(scores[chosen], expected, rtol=1e-12)
+    monkeypatch.setattr(multiclass, "BATCH", 100)
+    np.testing.assert_array_equal(grid(EXPR, p, labels, points)[0], scores)
 
 
 @settings(max_examples=6, deadline=None)
