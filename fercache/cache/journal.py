@@ -71,10 +71,12 @@ class Journal:
         """
         check_target(video)
         header = header_of(video, provenance, shape, number, source)
-        earlier = journals_of(video)
         journal = cls(video, header, shape, len(number))
-        for other in earlier:
-            journal._take_over(other)
+        while True:
+            earlier = [path for path in journals_of(video) if path != journal.path]
+            # One that is gone was copied by another process first, into a journal to be looked for.
+            if all(journal._take_over(path) for path in earlier):
+                break
         journal.sync()
         for other in earlier:
             if is_abandoned(other, ENDING):
@@ -136,15 +138,19 @@ class Journal:
         while remaining:
             remaining = remaining[self._file.write(remaining) :]
 
-    def _take_over(self, path: Path) -> None:
-        """Copy the rows of another process's journal that this one lacks."""
+    def _take_over(self, path: Path) -> bool:
+        """Copy the rows of another process's journal that this one lacks; False where the journal is gone."""
         before = int(self.saved.sum())
-        for part in _whole_parts(path, self.header, self.shape, len(self.saved)):
-            new = ~self.saved[part.rows]
-            if new.any():
-                logits = None if part.logits is None else part.logits[new]
-                self.append(Part(part.rows[new], part.embedding[new], logits))
+        try:
+            for part in _whole_parts(path, self.header, self.shape, len(self.saved)):
+                new = ~self.saved[part.rows]
+                if new.any():
+                    logits = None if part.logits is None else part.logits[new]
+                    self.append(Part(part.rows[new], part.embedding[new], logits))
+        except FileNotFoundError:
+            return False
         log.info("%s: %d frames recovered", path, int(self.saved.sum()) - before)
+        return True
 
 
 def header_of(video: Path, provenance: Provenance, shape: Shape, number: np.ndarray, source: str) -> bytes:
@@ -161,8 +167,8 @@ def header_of(video: Path, provenance: Provenance, shape: Shape, number: np.ndar
 
 
 def journals_of(video: Path) -> list[Path]:
-    """The journals that lie there for the video with the file `video`."""
-    return [path for path in journals(video.parent) if NAME.fullmatch(path.name)["video"] == video.name]  # type: ignore[index]
+    """The journals of the video with the file `video`."""
+    return [path for path in journals(video.parent) if _video_name(path) == video.name]
 
 
 def journals(folder: Path) -> list[Path]:
@@ -170,34 +176,45 @@ def journals(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f".*{ENDING}") if NAME.fullmatch(path.name))
 
 
+def _video_name(journal: Path) -> str:
+    """The name of the file that a journal's video will have."""
+    match = NAME.fullmatch(journal.name)
+    assert match is not None  # as `journals` lists them
+    return match["video"]
+
+
 def begun_videos(folder: Path) -> dict[str, list[Path]]:
     """Names of the files of videos that were begun and not finished, and their journals."""
-    found: dict[str, list[Path]] = {}
+    journals_by_video: dict[str, list[Path]] = {}
     for path in journals(folder):
-        found.setdefault(NAME.fullmatch(path.name)["video"], []).append(path)  # type: ignore[index]
-    return {name: paths for name, paths in found.items() if not (folder / name).exists()}
+        journals_by_video.setdefault(_video_name(path), []).append(path)
+    return {name: paths for name, paths in journals_by_video.items() if not (folder / name).exists()}
 
 
 def saved_rows(paths: Sequence[Path], header: bytes, shape: Shape, frames: int) -> np.ndarray:
     """Which rows of a video some journals hold, of those with this header: bool (F,) for F = `frames`."""
     saved = np.zeros(frames, bool)
     for path in paths:
-        for part in _whole_parts(path, header, shape, frames):
-            saved[part.rows] = True
+        with contextlib.suppress(FileNotFoundError):  # its rows are in another journal now, or in the finished video
+            for part in _whole_parts(path, header, shape, frames):
+                saved[part.rows] = True
     return saved
 
 
 def remove_useless(folder: Path) -> None:
     """Remove what killed processes left: halves of files, and journals of videos that are finished."""
     halves = [path for path in folder.glob(f".*{PARTIAL}") if not path.name.endswith(ENDING) and is_abandoned(path)]
-    over = [path for path in journals(folder) if (folder / NAME.fullmatch(path.name)["video"]).exists()]  # type: ignore[index]
-    for path in (*halves, *over):
+    finished = [path for path in journals(folder) if (folder / _video_name(path)).exists()]
+    for path in (*halves, *finished):
         path.unlink(missing_ok=True)
 
 
 def _whole_parts(path: Path, header: bytes, shape: Shape, frames: int) -> Iterator[Part]:
-    """The parts of a journal up to the first that is torn or damaged; none where its header is another."""
-    with contextlib.suppress(FileNotFoundError), open_regular(path) as file:  # another process finished the video
+    """The parts of a journal up to the first that is torn or damaged; none where its header is another.
+
+    FileNotFoundError where another process has removed it: the video is finished, or its rows were taken over.
+    """
+    with open_regular(path) as file:
         contents = _records(file)
         if next(contents, b"") != header:
             log.info("%s: rows of other frames, or a torn header: ignored", path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.caches import MADE_BY, SHAPE
 
+from fercache.cache import journal
 from fercache.cache.journal import HEAD, Journal, begun_videos, header_of, journals_of, remove_useless, saved_rows
 from fercache.cache.rows import Part, Shape
 from fercache.files import DAY_S, partial_path
@@ -136,6 +137,17 @@ def test_journals_of_several_kills_are_put_together(tmp_path):
     left_by_a_kill(other, part(1, 3)).rename(partial_path(tmp_path / "v.h5", ".rows.partial"))
     assert saved(tmp_path) == [0, 1, 3]
     assert np.flatnonzero(begin(tmp_path).saved).tolist() == [0, 1, 3]
+
+
+def test_a_journal_that_another_process_takes_over_meanwhile_loses_no_row(tmp_path, monkeypatch):
+    """It is listed, and before it is opened its rows are in the other's journal, and it is gone."""
+    old = left_by_a_kill(tmp_path, part(0, 1), part(4))
+    listed = journals_of(tmp_path / "v.h5")
+    copied = old.rename(partial_path(tmp_path / "v.h5", ".rows.partial"))
+    answers = [listed]
+    monkeypatch.setattr(journal, "journals_of", lambda video: answers.pop() if answers else journals_of(video))
+    assert np.flatnonzero(begin(tmp_path).saved).tolist() == [0, 1, 4]
+    assert copied.exists() and not answers
 
 
 def test_videos_with_alike_names_keep_their_own_journals(tmp_path):

@@ -30,7 +30,7 @@ from fercache.data.manifest import write_manifest
 from fercache.data.shards import Shard
 from fercache.errors import CacheError, ConfigError, DataError, Stopped
 from fercache.models.backends import BACKENDS
-from fercache.stages.extract import extract, plan, plan_extraction
+from fercache.stages.extract import extract, plan_extraction
 from fercache.stages.extract.engine import Extractor
 from fercache.stages.extract.run import Extraction
 from fercache.tasks import TASKS
@@ -143,18 +143,6 @@ def test_a_video_that_another_process_finishes_while_it_is_computed_is_kept(
     run(manifest, cache)
     assert [(cache / "b.h5").stat().st_ino] == before
     assert_same(cache, undisturbed)
-
-
-def test_rows_that_another_process_took_over_leave_out_their_video_alone(manifest, undisturbed, tmp_path, monkeypatch):
-    """A journal that vanishes between the plan and the first batch of its video."""
-    with monkeypatch.context() as patch:
-        patch.setattr(plan, "begun_videos", lambda _: {"b.h5": []})
-        patch.setattr(plan, "saved_rows", lambda *_: np.arange(11) < 5)
-        with pytest.raises(DataError, match=r"^b: left out: another process extracts it, and took over 5 frames"):
-            run(manifest, tmp_path / "cache")
-    assert sorted(path.stem for path in (tmp_path / "cache").glob("*.h5")) == ["a", "c", "d"]
-    run(manifest, tmp_path / "cache")
-    assert_same(tmp_path / "cache", undisturbed)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -47,8 +47,6 @@ class _VideoInProgress:
     """Rows that have not been computed yet."""
     unreadable: dict[int, str] = field(default_factory=dict)
     """Row -> what is wrong with the frame."""
-    moved: int = 0
-    """Rows of earlier journals that another process took over since they were counted."""
     not_finite: list[int] = field(default_factory=list)
     """Frames whose embedding or logits the stored types cannot hold."""
 
@@ -71,7 +69,7 @@ class Extraction:
     def run(self, stop: runtime.StopFlag) -> None:
         """Extract all that is missing; Stopped after a signal, with everything that was computed saved."""
         with self._closing():
-            self._write_recovered()
+            self._write_recovered(stop)
             batches = self.extractor.load(self.paths, self._missing_rows(), self.settings.workers)
             self.times.restart()
             total = -(-self.setup.missing_frames // self.setup.batch_size)
@@ -118,10 +116,11 @@ class Extraction:
             rate = self.frames_computed / elapsed
             log.info("%d frames in %.1f s, %.1f a second: %s", self.frames_computed, elapsed, rate, self.times)
 
-    def _write_recovered(self) -> None:
+    def _write_recovered(self, stop: runtime.StopFlag) -> None:
         """Write the videos of which journals hold all rows, and those without any frame."""
         for number, video in enumerate(self.setup.missing):
             if not len(video.rows):
+                stop.check()
                 self._video(number)
                 self._finish(number)
 
@@ -151,11 +150,6 @@ class Extraction:
                 frames.digest(0) if len(frames.paths) else "",
             )
             self.in_progress[number] = _VideoInProgress(video, journal, remaining=len(video.rows))
-            expected = np.ones(len(frames.paths), bool)
-            expected[video.rows] = False
-            if (expected & ~journal.saved).any() and not self.cache.has(video.video_id):
-                # Another process moved the rows on while this one began; a repeated command finds them.
-                self.in_progress[number].moved = int((expected & ~journal.saved).sum())
         return self.in_progress[number]
 
     def _save_rows(self, number: int, index: np.ndarray, embedding: np.ndarray, logits: np.ndarray) -> None:
@@ -181,8 +175,6 @@ class Extraction:
         if video.not_finite:
             frames = f"{len(video.not_finite)} frames, the first is {min(video.not_finite)}"
             reasons.append(f"embeddings or logits that are not finite in {self.setup.shape.dtype}: {frames}")
-        if video.moved:
-            reasons.append(f"another process extracts it, and took over {video.moved} frames; repeat the command")
         if reasons:
             self.left_out += [f"{video.video.video_id}: left out: {reason}" for reason in reasons]
             # The rows stay, so that only the bad frames have to be computed once they are mended.
