@@ -17,7 +17,7 @@ from fercache.training.engine import Batch, Learner, LossSum, NotFiniteError, ma
 from fercache.training.losses import Criterion
 from fercache.training.schedule import learning_rate
 from fercache.training.start import TrainingJob
-from fercache.training.state import Checkpoints, Scores, TrainingState, describe, save_untrained
+from fercache.training.state import Checkpoints, EpochScores, TrainingState, describe, save_untrained
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class TrainingData(Protocol):
     def names(self, index: Sequence[int]) -> list[str]:
         """The names of training samples by their number."""
 
-    def validate(self, network: nn.Module, check: Callable[[], None]) -> Scores:
+    def validate(self, network: nn.Module, check: Callable[[], None]) -> EpochScores:
         """The network's scores, of which `score` decides; `check` is called between batches, on all ranks alike."""
 
 

@@ -16,7 +16,7 @@ from fercache.training.start import TrainingJob
 
 log = logging.getLogger(__name__)
 
-Scores = dict[str, float]
+EpochScores = dict[str, float]
 """The scores of a validation by name; `score` is the task's."""
 
 
@@ -117,7 +117,9 @@ class Checkpoints:
         return content_for_stages(self.learner.network, self.header, self.job.settings.select, history)
 
 
-def save_untrained(job: TrainingJob, network: nn.Module, kind: str, header: dict[str, Any], scores: Scores) -> None:
+def save_untrained(
+    job: TrainingJob, network: nn.Module, kind: str, header: dict[str, Any], scores: EpochScores
+) -> None:
     """Write the run of a network in which nothing can be trained."""
     history = [{"epoch": 1, **scores}]
     if job.ranks.first:
@@ -135,6 +137,6 @@ def content_for_stages(
     return {**header, "select": select, "model": model, "history": history}
 
 
-def describe(scores: Scores) -> str:
+def describe(scores: EpochScores) -> str:
     """Scores as one line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
