@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
 def describe_differences(differences: Sequence[Difference]) -> str:
     """Differences as a part of a sentence."""
-    shown = [f"{key} is {before!r} there, {now!r} here" for key, before, now in differences[:MOST_DIFFERENCES]]
+    shown = [f"{key}: found {before!r}, expected {now!r}" for key, before, now in differences[:MOST_DIFFERENCES]]
     more = len(differences) - len(shown)
     return "; ".join([*shown, *([f"and {more} more"] if more else [])])
 

@@ -27,7 +27,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
     run.last.touch()
     run.begin({**VALUES, "workers": 3, "manifest": "/elsewhere.csv"}, {})  # changes no result
     with pytest.raises(
-        RunError, match=r"contains a different run \(lr is 0.1 there, 0.2 here; seed is None there, 1 here\)"
+        RunError, match=r"contains a different run \(lr: found 0.1, expected 0.2; seed: found None, expected 1\)"
     ):
         run.begin({**VALUES, "lr": 0.2, "seed": 1}, {})
 

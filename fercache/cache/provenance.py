@@ -70,9 +70,8 @@ class Provenance:
     def differences(self, other: Provenance) -> list[str]:
         """The fields in which `other`, which is expected, differs, in words."""
         actual, expected = asdict(self), asdict(other)
-        return [
-            f"{key} is {actual[key]!r} there, {expected[key]!r} here" for key in actual if actual[key] != expected[key]
-        ]
+        differing = [key for key in actual if actual[key] != expected[key]]
+        return [f"{key}: found {actual[key]!r}, expected {expected[key]!r}" for key in differing]
 
 
 @dataclass(frozen=True)

@@ -21,29 +21,29 @@ def write_video(
     path: Path,
     provenance: Provenance,
     shape: Shape,
-    number: np.ndarray,
-    there: np.ndarray,
+    frame: np.ndarray,
+    present: np.ndarray,
     parts: Iterable[Part],
     *,
     source: str = "",
 ) -> None:
-    """Write the file of the video whose frames are `number`, int (F,), and whose id is the file's name.
+    """Write the file of the video whose frames are `frame`, int (F,), and whose id is the file's name.
 
-    `there`, bool (F,), says for which frames the parts hold a row; the others are recorded as skipped.
+    `present`, bool (F,), says for which frames the parts hold a row; the others are recorded as skipped.
     The file appears under its name when it is whole, and not before. CacheError where a row is
     missing, or the disk does not take it.
     """
-    place = np.cumsum(there) - 1  # of a frame, among those that are there
-    written = np.zeros(len(number), bool)
-    entry = Entry(0, int(there.sum()), 0, int((~there).sum()), source, "")
+    row = np.cumsum(present) - 1  # of each frame, in the datasets
+    written = np.zeros(len(frame), bool)
+    entry = Entry(0, int(present.sum()), 0, int((~present).sum()), source, "")
     with reserved(path, shape.row_bytes * entry.count + 4 * entry.skipped_count) as file:
         create_datasets(file, shape, entry.count, entry.skipped_count)
-        file["frame"][:], file["skipped"][:] = number[there], number[~there]
+        file["frame"][:], file["skipped"][:] = frame[present], frame[~present]
         for part in parts:
-            _put(file, place[part.rows], part)
+            _put(file, row[part.rows], part)
             written[part.rows] = True
-        if (written != there).any():
-            raise CacheError(f"{path}: {written.sum()} of {there.sum()} rows were written")
+        if (written != present).any():
+            raise CacheError(f"{path}: {written.sum()} of {present.sum()} rows were written")
         file.attrs.update(
             schema=SCHEMA,
             fingerprint=provenance.fingerprint,
@@ -65,13 +65,13 @@ def create_datasets(file: h5py.File, shape: Shape, rows: int, skipped: int) -> N
         file.create_dataset("logits", (rows, shape.classes), "float32")
 
 
-def _put(file: h5py.File, places: np.ndarray, part: Part) -> None:
-    """Write a part's rows, each stretch of neighbours at once."""
-    if not len(places):
+def _put(file: h5py.File, rows: np.ndarray, part: Part) -> None:
+    """Write a part to these rows, each run of neighbours at once."""
+    if not len(rows):
         return
-    ends = np.flatnonzero(np.diff(places) != 1) + 1
-    for stretch in np.split(np.arange(len(places)), ends):
-        rows = slice(places[stretch[0]], places[stretch[-1]] + 1)
-        file["embedding"][rows] = part.embedding[stretch]
+    ends = np.flatnonzero(np.diff(rows) != 1) + 1
+    for run in np.split(np.arange(len(rows)), ends):
+        target = slice(rows[run[0]], rows[run[-1]] + 1)
+        file["embedding"][target] = part.embedding[run]
         if part.logits is not None:
-            file["logits"][rows] = part.logits[stretch]
+            file["logits"][target] = part.logits[run]

@@ -91,7 +91,7 @@ def test_missing_and_foreign_videos_are_all_named(cache):
         cache.check(["good", "foreign", "torn", "renamed", "absent"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert "precision is 'bf16' there, 'fp32' here" in lines[0] and "weights is 'other' there" in lines[0]
+    assert "precision: found 'bf16', expected 'fp32'" in lines[0] and "weights: found 'other'" in lines[0]
     assert "torn.h5: cannot be read" in lines[1] and "renamed.h5: holds video 'good'" in lines[2]
     assert "video absent is missing; `fercache extract` makes it" in lines[3]
 
@@ -152,7 +152,7 @@ def test_the_fingerprint_depends_on_every_field():
     }
     prints = {replace(MADE_BY, **{key: value}).fingerprint for key, value in other.items()}
     assert len(prints | {MADE_BY.fingerprint}) == len(other) + 1
-    assert MADE_BY.differences(replace(MADE_BY, precision="bf16")) == ["precision is 'fp32' there, 'bf16' here"]
+    assert MADE_BY.differences(replace(MADE_BY, precision="bf16")) == ["precision: found 'fp32', expected 'bf16'"]
 
 
 def test_a_record_that_was_edited_is_refused(cache):

@@ -255,7 +255,7 @@ def test_another_recipe_than_that_of_what_is_done_is_refused(folder):
     answer = call("plan")
     assert answer.exit_code == 1
     assert (
-        "cnn: was made with different settings (lr is 0.1 there, 0.0005 here); use those settings, or remove it"
+        "cnn: was made with different settings (lr: found 0.1, expected 0.0005); use those settings, or remove it"
         in answer.output
     )
     assert call("plan", "--set", "finetune.lr=0.1").exit_code == 0

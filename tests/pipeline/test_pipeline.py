@@ -52,7 +52,7 @@ def test_settings_that_are_empty_are_kept_where_the_default_is_not(tmp_path):
     write_project(tmp_path / "p", made)
     assert load_config(str(tmp_path / "p" / "fercache.yaml")) == made
     write_project(tmp_path / "p", made)
-    with pytest.raises(RunError, match=r"finetune\.milestones is \[\] there, \[2\] here"):
+    with pytest.raises(RunError, match=r"finetune\.milestones: found \[\], expected \[2\]"):
         write_project(tmp_path / "p", load_config(sets=["finetune.milestones=[2]", "finetune.weights=w.pth"]))
 
 

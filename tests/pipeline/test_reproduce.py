@@ -121,7 +121,7 @@ def test_the_papers_rows_run_from_files_in_the_real_formats(tmp_path):
     assert done.returncode == 0 and second.stdout.endswith(done.stdout), done.stderr
     before = (tmp_path / "out" / "tables.txt").read_text()
     other = run("-c", str(file), "--out", "out", "--set", "resnet50=imagenet", folder=tmp_path)
-    assert other.returncode == 1 and "finetune.weights is 'none' there, 'imagenet' here" in other.stderr
+    assert other.returncode == 1 and "finetune.weights: found 'none', expected 'imagenet'" in other.stderr
     assert (tmp_path / "out" / "tables.txt").read_text() == before
 
 

@@ -319,7 +319,7 @@ def test_settings_that_do_not_fit_are_refused(manifest, tmp_path, words, said):
 def test_a_run_of_another_config_is_refused_naming_what_differs(manifest, run):
     before = (run / "last.pt").read_bytes()
     output = refused(command(manifest, run, "lr=0.5", "label_smoothing=0.1"))
-    assert "lr is 0.01 there, 0.5 here" in output and "label_smoothing is 0.0 there, 0.1 here" in output
+    assert "lr: found 0.01, expected 0.5" in output and "label_smoothing: found 0.0, expected 0.1" in output
     assert (run / "last.pt").read_bytes() == before
 
 

@@ -143,8 +143,8 @@ def test_extract_makes_only_what_is_missing(project, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (ExtractConfig(precision="bf16", dtype="float32"), "precision is 'fp32' there, 'bf16' here"),
-        (ExtractConfig(precision="fp32", dtype="float16"), "dtype is 'float32' there, 'float16' here"),
+        (ExtractConfig(precision="bf16", dtype="float32"), "precision: found 'fp32', expected 'bf16'"),
+        (ExtractConfig(precision="fp32", dtype="float16"), "dtype: found 'float32', expected 'float16'"),
     ],
 )
 def test_another_cache_is_refused_with_what_differs(project, settings, words):
@@ -287,7 +287,7 @@ def test_a_finished_run_is_left_as_it_is(project):
 
 
 def test_an_output_that_holds_another_run_is_refused(project, tmp_path):
-    with pytest.raises(RunError, match=r"contains a different run \(lr is 0\.01 there, 0\.1 here\)"):
+    with pytest.raises(RunError, match=r"contains a different run \(lr: found 0\.01, expected 0\.1\)"):
         finetune(project.manifest, project.cnn, FinetuneConfig(**{**SMALL.__dict__, "lr": 0.1}))
     with pytest.raises(RunError, match=r"contains a different run .*stage is 'finetune' there"):
         train_temporal(project.manifest, project.cache, project.cnn, HEADS["gru"])

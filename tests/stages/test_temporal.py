@@ -117,7 +117,7 @@ def test_the_mean_is_that_of_the_cached_logits(project, tmp_path):
         np.testing.assert_allclose(found.videos[video].logits, content.logits[rows].mean(axis=1), rtol=1e-5, atol=1e-6)
     # A finished run of nothing to train is still that run alone.
     project.train(run, head="mean", window=5)
-    with pytest.raises(RunError, match="window is 5 there, 7 here"):
+    with pytest.raises(RunError, match="window: found 5, expected 7"):
         project.train(run, head="mean", window=7)
 
 
@@ -181,7 +181,7 @@ def test_missing_videos_are_named_and_may_be_left_out(project, tmp_path, caplog)
     assert not (tmp_path / "gru").exists()
     run = project.train(tmp_path / "gru", cache=cache, allow_missing=True)
     assert "lacks 2 of 5 videos: b, w" in caplog.text
-    with pytest.raises(RunError, match=r"missing is \['b', 'w'\] there, \[\] here"):
+    with pytest.raises(RunError, match=r"missing: found \['b', 'w'\], expected \[\]"):
         project.train(tmp_path / "gru", allow_missing=True)
     with pytest.raises(CacheError, match="video w is missing"):
         predict(project.manifest, run, cache, tmp_path / "p.h5")
