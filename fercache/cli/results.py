@@ -87,11 +87,15 @@ def evaluate(predictions: tuple[Path, ...], videos: bool, as_json: bool, config:
     F1, accuracy and the challenge's score with its 95 % interval, scores by class, calibration and confusion matrix.
     """
     manifest = required_manifest(config)
-    from fercache.stages.evaluate import as_plain, describe
+    from fercache.stages.evaluate import describe_evaluations, evaluation_as_plain
     from fercache.stages.evaluate import evaluate as stage
 
     evaluations = stage(manifest, predictions, task=config.task)
-    echo(json.dumps(list(map(as_plain, evaluations)), indent=2) if as_json else describe(evaluations, videos=videos))
+    echo(
+        json.dumps(list(map(evaluation_as_plain, evaluations)), indent=2)
+        if as_json
+        else describe_evaluations(evaluations, videos=videos)
+    )
 
 
 @click.command(

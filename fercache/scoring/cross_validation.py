@@ -13,7 +13,7 @@ import numpy as np
 
 from fercache.scoring.intervals import draws, interval
 from fercache.scoring.outputs import LabelledOutputs
-from fercache.scoring.search import Fusions, SearchSpace, Weighting, fit
+from fercache.scoring.search import Fusions, SearchSpace, Weighting, fit_fusions
 from fercache.tasks.base import Progress
 
 Name = TypeVar("Name")
@@ -77,7 +77,7 @@ def cross_validate(
     outputs: LabelledOutputs, space: SearchSpace, fold: np.ndarray | None, seed: int, progress: Progress = iter
 ) -> EnsembleReport:
     """Choose on all frames, and on all folds but one for each one; fold: int (F,), or None for no folds."""
-    chosen, *by_fold = fit(outputs, space, fold, progress)
+    chosen, *by_fold = fit_fusions(outputs, space, fold, progress)
     in_sample = {weighting: fusion.decide(outputs) for weighting, fusion in chosen.items()}
     across = {} if fold is None else score_decisions(outputs, held_out_decisions(outputs, fold, by_fold), seed)
     return EnsembleReport(chosen, score_decisions(outputs, in_sample, seed), tuple(by_fold), across)

@@ -81,7 +81,7 @@ def point_count(models: int, steps: int) -> int:
     return math.comb(steps + models - 1, models - 1)
 
 
-def fit(
+def fit_fusions(
     outputs: LabelledOutputs, space: SearchSpace, fold: np.ndarray | None = None, progress: Progress = iter
 ) -> list[Fusions]:
     """The best fusion of each weighting on all frames and then, with `fold`, on all folds but each one in turn.

@@ -26,7 +26,7 @@ def evaluate(manifest: Path, predictions: Sequence[Path], *, task: str | None = 
     return [evaluate_one(path.stem, of_model, data) for path, of_model in models]
 
 
-def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
+def describe_evaluations(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
     """The scores as text: a row a file, F1 by class, calibration, and with `videos` a row a video."""
     task = evaluations[0].task
     lines = [f"task {task.name}, split {evaluations[0].split}; E = {task.measure_in_words}", ""]
@@ -63,7 +63,7 @@ def describe(evaluations: Sequence[Evaluation], *, videos: bool = False) -> str:
     return "\n".join(lines)
 
 
-def as_plain(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_as_plain(evaluation: Evaluation) -> dict[str, Any]:
     """All of it as plain values that JSON can hold; an empty bin of the reliability table has null."""
     calibration = evaluation.calibration
     bins = zip(calibration.count, calibration.confidence, calibration.accuracy, strict=True)

@@ -29,7 +29,7 @@ from fercache.scoring.metrics import epoch_scores
 from fercache.tasks import Task
 from fercache.training.augment import crop, epoch_boxes
 from fercache.training.engine import Batch, make_learner
-from fercache.training.fit import fit, measure
+from fercache.training.fit import fit, measure_training
 from fercache.training.losses import Criterion, make_criterion
 from fercache.training.start import TrainingJob, training_job
 from fercache.training.validation import validation_logits
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 64
 """Frames a pass in validation, always that many: a frame's score then depends on no other setting."""
-MEASURED_STEPS = 4
-"""From which a plan estimates the time."""
 
 
 def finetune(
@@ -102,7 +100,7 @@ def measure_finetune(
         assert learner is not None  # a frame network learns
         batches = itertools.chain(inputs.data.batches(0), inputs.data.batches(1))
         with runtime.tuned_convolutions():
-            return measure(learner, batches, settings.lr, MEASURED_STEPS)
+            return measure_training(learner, batches, settings.lr)
 
 
 def _memory_remedy(settings: FinetuneConfig) -> str:

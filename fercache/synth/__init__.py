@@ -24,7 +24,7 @@ from fercache.errors import ConfigError, DataError
 from fercache.files import refuse_other_contents, write_text
 from fercache.synth.settings import PlannedVideo, SynthSettings, plan_videos
 from fercache.synth.sheet import contact_sheet
-from fercache.synth.writer import write_video
+from fercache.synth.writer import draw_video
 from fercache.tasks import EXPRESSIONS
 
 __all__ = ["SynthSettings", "contact_sheet", "synthesise"]
@@ -83,7 +83,7 @@ def _is_complete(out: Path, settings: SynthSettings) -> bool:
 
 def _write_all(out: Path, settings: SynthSettings, videos: list[PlannedVideo], workers: int) -> dict[str, Any]:
     """Write every video, in this process or in `workers` others; returns totals over all."""
-    task = partial(write_video, out, settings)
+    task = partial(draw_video, out, settings)
     progress = partial(tqdm, total=len(videos), desc="synth", unit="video", disable=None)
     total: Counter[str] = Counter()
     if workers == 1:

@@ -46,7 +46,7 @@ class Episode:
         return self.peak * rise_hold_fall(times - self.start, self.onset, self.apex, self.offset)
 
 
-def deal(settings: SynthSettings, video: PlannedVideo, counts: Mapping[str, int], num: int) -> list[str]:
+def deal_in_turn(settings: SynthSettings, video: PlannedVideo, counts: Mapping[str, int], num: int) -> list[str]:
     """The `num` kinds of episode that are this video's part of the split's sequence.
 
     The sequence runs in blocks that hold each kind as often as `counts` says, and each once before any comes again:
@@ -75,7 +75,7 @@ def steady_episodes(settings: SynthSettings, video: PlannedVideo, rng: np.random
     num = max(1, round(settings.seconds / _SECONDS_PER_EPISODE))
     phases = [_phases(rng, min(TOTAL_S[1], _MOST_EXPRESSIVE * seconds / num)) for _ in range(num)]
     starts = random_starts(rng, seconds, [sum(phase) for phase in phases])
-    expressions = deal(settings, video, FREQUENCY, num)
+    expressions = deal_in_turn(settings, video, FREQUENCY, num)
     return [
         Episode(name, start, *phase, peak=rng.uniform(*_PEAK), variant=int(rng.integers(len(PROTOTYPES[name]))))
         for name, start, phase in zip(expressions, starts, phases, strict=True)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fercache.synth.episodes import deal, random_starts
+from fercache.synth.episodes import deal_in_turn, random_starts
 from fercache.synth.settings import PlannedVideo, SynthSettings
 from fercache.synth.timing import Track
 from fercache.synth.units import UNITS, unit_vector
@@ -66,7 +66,7 @@ def ramps(settings: SynthSettings, video: PlannedVideo, rng: np.random.Generator
     """The episodes of a video, in order; whole ones only, since a cut one would break the symmetry."""
     num = max(1, round(settings.seconds / _SECONDS_PER_EPISODE))
     lengths = [max(1, round(rng.uniform(*RAMP_S) * settings.fps)) for _ in range(num)]
-    pairs = deal(settings, video, PAIR_FREQUENCY, num)
+    pairs = deal_in_turn(settings, video, PAIR_FREQUENCY, num)
     while len(lengths) > 1 and 2 * sum(lengths) + len(lengths) > video.num_frames:
         lengths.pop()
     starts = random_starts(rng, float(video.num_frames), [2.0 * length + 1 for length in lengths])

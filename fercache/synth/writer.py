@@ -22,7 +22,7 @@ from fercache.synth.timing import Track
 from fercache.tasks import EXPRESSIONS, TASKS
 
 
-def write_video(out: Path, settings: SynthSettings, video: PlannedVideo) -> Counter[str]:
+def draw_video(out: Path, settings: SynthSettings, video: PlannedVideo) -> Counter[str]:
     """Write a video's annotations, then its folder of frames, which appears whole; an existing one is kept.
 
     Returns how many frames it has as "frames", as "no_face", "unlabelled", and of each expression.

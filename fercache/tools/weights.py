@@ -21,7 +21,7 @@ from fercache.models.preprocessing import Preprocessing
 from fercache.models.selftest import SelfTest, self_test
 from fercache.models.weights import CONVERTED, NONE, FrameWeights, load_weights, save_backbone
 from fercache.synth.settings import SynthSettings, plan_videos
-from fercache.synth.writer import write_video
+from fercache.synth.writer import draw_video
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _drawn_faces() -> list[torch.Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / DRAWN).mkdir()
         for video in plan_videos(settings):
-            write_video(Path(folder), settings, video)
+            draw_video(Path(folder), settings, video)
         return _decode(_images(Path(folder)))
 
 

@@ -17,12 +17,14 @@ from fercache.training.engine import Batch, Learner, LossSum, NotFiniteError, ma
 from fercache.training.losses import Criterion
 from fercache.training.schedule import learning_rate
 from fercache.training.start import TrainingJob
-from fercache.training.state import Checkpoints, EpochScores, TrainingState, describe, save_untrained
+from fercache.training.state import Checkpoints, EpochScores, TrainingState, describe_scores, save_untrained
 
 log = logging.getLogger(__name__)
 
 GPU_LOOK = 10
 """Steps between looks at the losses on a GPU, which must not wait for them."""
+MEASURED_STEPS = 4
+"""From which a plan estimates the time."""
 
 
 class TrainingData(Protocol):
@@ -83,7 +85,9 @@ def fit(
         seconds = round(state.elapsed(), 1)
         state.finish_epoch({"epoch": epoch + 1, "lr": lr, "loss": loss, **scores, "seconds": seconds})
         checkpoints.save_epoch(state)
-        log.info("epoch %d of %d: loss %.4f, %s (%.0f s)", epoch + 1, settings.epochs, loss, describe(scores), seconds)
+        log.info(
+            "epoch %d of %d: loss %.4f, %s (%.0f s)", epoch + 1, settings.epochs, loss, describe_scores(scores), seconds
+        )
 
 
 def train_epoch(
@@ -129,11 +133,11 @@ def train_epoch(
     return state.total / state.weight
 
 
-def measure(learner: Learner, batches: Iterable[Batch], lr: float, steps: int) -> float:
-    """Samples a second that this process learns from, over so many steps after a first one; nothing is kept."""
+def measure_training(learner: Learner, batches: Iterable[Batch], lr: float) -> float:
+    """Samples a second that this process learns from, over `MEASURED_STEPS` after a first one; nothing is kept."""
     samples, started = 0, 0.0
     learner.network.train()
-    for step, batch in enumerate(itertools.islice(batches, steps + 1)):
+    for step, batch in enumerate(itertools.islice(batches, MEASURED_STEPS + 1)):
         float(learner.step(batch, lr, max(1.0, learner.criterion.weight(batch.labels))))
         if step == 0:
             started = time.monotonic()

@@ -126,7 +126,7 @@ def save_untrained(
         save_checkpoint(job.run.best, kind, content_for_stages(network, header, job.settings.select, history))
         job.run.write_metrics(history)
     job.ranks.same()
-    log.info("nothing to train: %s", describe(scores))
+    log.info("nothing to train: %s", describe_scores(scores))
 
 
 def content_for_stages(
@@ -137,6 +137,6 @@ def content_for_stages(
     return {**header, "select": select, "model": model, "history": history}
 
 
-def describe(scores: EpochScores) -> str:
+def describe_scores(scores: EpochScores) -> str:
     """Scores as one line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

@@ -29,7 +29,7 @@ from fercache.report.page import SECTIONS, page
 from fercache.report.time_lines import ROW_PX, Columns
 from fercache.results.ensemble_file import read_ensemble
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
-from fercache.stages.evaluate import describe, evaluate
+from fercache.stages.evaluate import describe_evaluations, evaluate
 from fercache.tasks import TASKS
 
 ODD = "v & <b>ü\"'"
@@ -250,7 +250,7 @@ def test_an_ensemble_scored_on_the_labels_it_was_chosen_on_has_a_caution(tmp_pat
     apply_ensemble(tmp_path / "ensemble" / "ensemble.json", files, tmp_path / "all-validation.h5")
     words = "the ensemble was chosen on these labels; what it is worth is its score across folds"
     assert f"all: {words}." in report(manifest, tmp_path).read_text(encoding="utf-8")
-    text = describe(evaluate(manifest, [files[0], tmp_path / "all-validation.h5"]))
+    text = describe_evaluations(evaluate(manifest, [files[0], tmp_path / "all-validation.h5"]))
     assert f"all-validation: {words}" in text
     assert "cnn-validation: the epoch was chosen on these labels (select: best)" in text
 

@@ -13,7 +13,7 @@ from fercache.scoring.calibration import calibration, coverage, temperature
 from fercache.scoring.cross_validation import cross_validate, score_decisions
 from fercache.scoring.folds import absent, folds
 from fercache.scoring.outputs import LabelledOutputs, box_mean
-from fercache.scoring.search import SearchSpace, Weighting, fit
+from fercache.scoring.search import SearchSpace, Weighting, fit_fusions
 from fercache.tasks import TASKS
 from fercache.tasks.fusion import fuse
 
@@ -164,7 +164,7 @@ def test_scores_across_folds_are_of_what_was_chosen_on_the_other_folds():
     space = SearchSpace(10)
     report = cross_validate(made, space, fold, seed=0)
     decisions = np.empty(len(fold), np.int64)
-    for held, fusions in enumerate(fit(made, space, fold)[1:]):
+    for held, fusions in enumerate(fit_fusions(made, space, fold)[1:]):
         fused = fuse(fusions[Weighting.SEARCHED].weights, made.probability())
         decisions[fold == held] = EXPR.decide(fused[fold == held])
     searched, equal = report.across_folds[Weighting.SEARCHED], report.across_folds[Weighting.EQUAL]

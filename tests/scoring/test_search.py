@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from fercache.scoring.folds import folds
 from fercache.scoring.outputs import LabelledOutputs
-from fercache.scoring.search import SearchSpace, Weighting, fit, point_count, score_surface, simplex
+from fercache.scoring.search import SearchSpace, Weighting, fit_fusions, point_count, score_surface, simplex
 from fercache.tasks import TASKS, multiclass
 from fercache.tasks.base import Task
 from fercache.tasks.fusion import fuse
@@ -53,7 +53,7 @@ def searched(task, probability, labels, steps, *, thresholds=False):
     with np.errstate(divide="ignore"):
         logits = np.log(probability) if task is EXPR else np.log(probability) - np.log1p(-probability)
     outputs = LabelledOutputs(task, logits, np.array([0, count]), np.arange(count), labels, np.zeros(count, int))
-    (fusions,) = fit(outputs, SearchSpace(steps, thresholds=thresholds))
+    (fusions,) = fit_fusions(outputs, SearchSpace(steps, thresholds=thresholds))
     return fusions[Weighting.SEARCHED]
 
 
@@ -243,10 +243,10 @@ def outputs(task=EXPR, seed=0, recordings=8, length=30, models=3, signal=(1.0, 1
 def test_a_fold_is_left_out_as_if_its_frames_did_not_exist(task, temperatures):
     made = outputs(task)
     space, fold = SearchSpace(10, (0,), temperatures), folds(task, made.labels, made.recording, 3, 0)
-    for held, fusions in enumerate(fit(made, space, fold)[1:]):
+    for held, fusions in enumerate(fit_fusions(made, space, fold)[1:]):
         rest = made.labels.copy()
         rest[fold == held] = -1
-        (alone,) = fit(replace(made, labels=rest), space)
+        (alone,) = fit_fusions(replace(made, labels=rest), space)
         for weighting, fusion in fusions.items():
             np.testing.assert_array_equal(fusion.weights, alone[weighting].weights)
             assert fusion.temperatures == alone[weighting].temperatures
@@ -259,10 +259,10 @@ def test_a_fold_is_left_out_as_if_its_frames_did_not_exist(task, temperatures):
 def test_labels_of_a_held_out_fold_change_no_bit_of_what_is_chosen_for_it(task):
     made = outputs(task)
     space, fold = SearchSpace(10, (0, 2, 5), temperatures=True), folds(task, made.labels, made.recording, 3, 0)
-    before = fit(made, space, fold)
+    before = fit_fusions(made, space, fold)
     labels = made.labels.copy()
     labels[fold == 1] = np.random.default_rng(1).integers(0, 2, labels[fold == 1].shape)
-    after = fit(replace(made, labels=labels), space, fold)
+    after = fit_fusions(replace(made, labels=labels), space, fold)
     for weighting in Weighting:
         one, other = before[2][weighting], after[2][weighting]  # the first is of all frames
         np.testing.assert_array_equal(one.weights, other.weights)
@@ -277,7 +277,7 @@ def test_labels_of_a_held_out_fold_change_no_bit_of_what_is_chosen_for_it(task):
 @pytest.mark.parametrize("thresholds", [False, True])
 def test_a_fusion_has_the_score_that_it_claims(task, thresholds):
     made = outputs(task, seed=5)
-    (fusions,) = fit(made, SearchSpace(10, (0, 3), temperatures=True, thresholds=thresholds))
+    (fusions,) = fit_fusions(made, SearchSpace(10, (0, 3), temperatures=True, thresholds=thresholds))
     for fusion in fusions.values():
         assert fusion.score == pytest.approx(task.score(fusion.decide(made), made.labels).score)
     single, equal, best = (fusions[weighting] for weighting in Weighting)
@@ -289,12 +289,12 @@ def test_a_fusion_has_the_score_that_it_claims(task, thresholds):
 def test_the_narrowest_of_equally_good_boxes_is_taken():
     made = outputs(seed=1)
     still = replace(made, logits=np.repeat(made.logits[:, :1], len(made.frame), axis=1))
-    (fusions,) = fit(still, SearchSpace(2, (7, 1, 4)))
+    (fusions,) = fit_fusions(still, SearchSpace(2, (7, 1, 4)))
     assert {fusion.half_width for fusion in fusions.values()} == {1}
 
 
 def test_the_surface_has_the_score_of_every_point():
     made = outputs(AU, seed=2)
-    (fusions,) = fit(made, SearchSpace(4, (2,)))
+    (fusions,) = fit_fusions(made, SearchSpace(4, (2,)))
     points, scores = score_surface(made, fusions[Weighting.SEARCHED], 4, thresholds=True)
     assert len(points) == point_count(3, 4) and scores.max() == pytest.approx(fusions[Weighting.SEARCHED].score)

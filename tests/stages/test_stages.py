@@ -33,7 +33,7 @@ from fercache.results.ensemble_words import describe_search
 from fercache.results.export_formats import EXPORT_FORMATS, ExportFormat
 from fercache.rundir import RunDir
 from fercache.stages.ensemble import apply_ensemble, search_ensemble
-from fercache.stages.evaluate import as_plain, describe, evaluate
+from fercache.stages.evaluate import describe_evaluations, evaluate, evaluation_as_plain
 from fercache.stages.export import export, fill
 from fercache.stages.extract import extract
 from fercache.stages.finetune import finetune
@@ -484,16 +484,16 @@ def test_frames_and_videos_that_only_some_models_have_are_left_out_and_said(proj
 
 def test_everything_of_an_evaluation_as_plain_values(project):
     (found,) = evaluate(project.manifest, [project.predictions["cnn"]])
-    content = json.loads(json.dumps(as_plain(found)))
+    content = json.loads(json.dumps(evaluation_as_plain(found)))
     assert content["score"] == found.scores.score and sum(map(sum, content["confusion"])) == 11
     assert sum(row["count"] for row in content["reliability"]) == 11 and set(content["videos"]) == {"v", "w"}
     assert content["coverage"]["1"] == pytest.approx(found.scores.accuracy)
     assert content["videos"]["w"]["frames"] == 6
-    assert "cnn-validation, by video" in describe([found], videos=True)
+    assert "cnn-validation, by video" in describe_evaluations([found], videos=True)
 
 
 def test_scores_are_printed_with_what_was_left_out(project):
-    text = describe(evaluate(project.manifest, list(project.predictions.values())))
+    text = describe_evaluations(evaluate(project.manifest, list(project.predictions.values())))
     assert "0.67 F1 + 0.33 accuracy" in text and "Happiness" in text
     # v: 10 labelled frames, 5 of them present and labelled; w: 6; n: 3 without a face.
     rows = [line.split() for line in text.splitlines() if "-validation" in line][:3]

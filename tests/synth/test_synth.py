@@ -14,7 +14,7 @@ from fercache.data.frames import list_frames
 from fercache.errors import ConfigError, DataError
 from fercache.synth import SynthSettings, contact_sheet, synthesise
 from fercache.synth import transitions as tr
-from fercache.synth.episodes import FREQUENCY, Episode, deal, steady_episodes
+from fercache.synth.episodes import FREQUENCY, Episode, deal_in_turn, steady_episodes
 from fercache.synth.face import Face
 from fercache.synth.person import sample_person
 from fercache.synth.settings import PlannedVideo, plan_videos
@@ -193,7 +193,7 @@ def test_deal_keeps_rates_over_a_block():
     kinds = [
         kind
         for number in range(size // 2)
-        for kind in deal(SMALL, PlannedVideo("v", "train", number, 0, 0, 1), FREQUENCY, 2)
+        for kind in deal_in_turn(SMALL, PlannedVideo("v", "train", number, 0, 0, 1), FREQUENCY, 2)
     ]
     assert {kind: kinds.count(kind) for kind in FREQUENCY} == FREQUENCY
     assert set(kinds[: len(FREQUENCY)]) == set(FREQUENCY)

@@ -203,7 +203,9 @@ class Extraction:
         journal.remove()
 
 
-def measure(setup: ExtractionSetup, settings: ExtractConfig, stop: runtime.StopFlag) -> tuple[float | None, list[str]]:
+def measure_extraction(
+    setup: ExtractionSetup, settings: ExtractConfig, stop: runtime.StopFlag
+) -> tuple[float | None, list[str]]:
     """Frames/s of the first batches of the missing videos, and what is wrong with those that cannot be decoded."""
     paths = JoinedPaths([video.frames.paths for video in setup.missing])
     batches = in_order(range(min(len(paths), MEASURED_BATCHES * setup.batch_size)), setup.batch_size)

@@ -22,7 +22,7 @@ from fercache.errors import ConfigError
 from fercache.files import nearest
 from fercache.models.backends import device_of
 from fercache.stages.extract.plan import ExtractionSetup, prepare_extraction
-from fercache.stages.extract.run import Extraction, make_extractor, measure
+from fercache.stages.extract.run import Extraction, make_extractor, measure_extraction
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def plan_extraction(
     settings = settings or ExtractConfig()
     setup = prepare_extraction(manifest, weights, cache, settings, shard or Shard(), task, seed, threads)
     with runtime.stop_signals() as stop, runtime.memory_errors(_memory_remedy(settings)):
-        rate, unreadable = measure(setup, settings, stop) if setup.missing_frames else (None, [])
+        rate, unreadable = measure_extraction(setup, settings, stop) if setup.missing_frames else (None, [])
     return ExtractionPlan(setup, _bytes_needed(setup), _bytes_free(cache), rate, tuple(unreadable))
 
 

@@ -28,7 +28,7 @@ from fercache.models.temporal import EndToEnd, Standardise, TemporalNetwork, net
 from fercache.models.weights import FrameWeights, load_weights
 from fercache.training.sources import CachedRows, OpenedFrames, Source, cached_videos, trained_on
 
-SPLITS = ("train", "validation")
+USED_SPLITS = ("train", "validation")
 Numbers = Mapping[str, np.ndarray]
 """Video -> the numbers of its present frames, int (F_v,), ascending."""
 
@@ -77,9 +77,9 @@ def from_cache(data: Manifest, settings: TrainTemporalConfig, path: Path) -> Inp
         contents = f"logits of task {cache.provenance.task}" if cache.provenance.classifier else "no logits"
         needed = f"head {settings.head} needs the cache of a frame network that was fine-tuned for {data.task.name}"
         raise CacheError(f"{path}: has {contents}; {needed}")
-    videos = [video for split in SPLITS for video in data.split(split)]
+    videos = [video for split in USED_SPLITS for video in data.split(split)]
     cached = cached_videos(cache, videos, settings.allow_missing)
-    chosen = {split: [video for video in cached if video.split == split] for split in SPLITS}
+    chosen = {split: [video for video in cached if video.split == split] for split in USED_SPLITS}
     numbers = {video.video_id: cache.frame(video.video_id) for video in cached}
     splits = _splits(data, settings, chosen, numbers)
     rows = {split: MappedRows(cache, windows.line.video_ids, head.sees) for split, (_, windows) in splits.items()}
@@ -111,17 +111,17 @@ def from_frames(data: Manifest, settings: TrainTemporalConfig, seed: int) -> Inp
     runtime.seed_everything(seed)  # of random weights
     weights = load_weights(str(settings.weights))
     start = _start(data, settings, weights)
-    videos = {split: data.split(split) for split in SPLITS}
+    videos = {split: data.split(split) for split in USED_SPLITS}
     frames: dict[str, FrameList] = {}
     problems: list[str] = []
-    for video in [video for split in SPLITS for video in videos[split]]:
+    for video in [video for split in USED_SPLITS for video in videos[split]]:
         try:
             frames[video.video_id] = video.frames()
         except DataError as error:
             problems += error.problems
     raise_problems(problems, DataError)
     splits = _splits(data, settings, videos, {video_id: listed.frame for video_id, listed in frames.items()})
-    paths = {split: JoinedPaths([frames[video.video_id].paths for video in videos[split]]) for split in SPLITS}
+    paths = {split: JoinedPaths([frames[video.video_id].paths for video in videos[split]]) for split in USED_SPLITS}
     sources = {
         split: OpenedFrames(
             split_paths,
@@ -206,7 +206,7 @@ def _splits(
     """Labels and windows of both splits; DataError with all that is wrong with labels."""
     made: dict[str, tuple[np.ndarray, WindowSet]] = {}
     problems: list[str] = []
-    for split in SPLITS:
+    for split in USED_SPLITS:
         try:
             labels = _row_labels(data, split, videos[split], numbers)
         except DataError as error:

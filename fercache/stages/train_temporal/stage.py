@@ -28,7 +28,7 @@ from fercache.scoring.metrics import epoch_scores
 from fercache.stages.train_temporal.inputs import Inputs, from_cache, from_frames
 from fercache.tasks import Task, get_task
 from fercache.training.engine import Batch, make_learner
-from fercache.training.fit import fit, measure
+from fercache.training.fit import fit, measure_training
 from fercache.training.losses import make_criterion
 from fercache.training.start import TrainingJob, training_job
 from fercache.training.validation import validation_logits
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 MIDDLE_BATCH, MIDDLE_BATCH_FRAMES = 512, 32
 """Windows a pass in validation, over cached rows and over frames."""
-MEASURED_STEPS = 4
-"""From which a plan estimates the time."""
 
 
 def train_temporal(
@@ -92,7 +90,7 @@ def measure_head(
         raise ConfigError(f"head: {head} learns nothing, so that there is nothing to measure")
     batch = Batch(torch.arange(shape[0]), torch.randn(*shape, embedding_dim, device=device), labels)
     with runtime.memory_errors(f"lower train_temporal.batch_size (found {settings.batch_size})"):
-        return measure(learner, itertools.repeat(batch), settings.lr, MEASURED_STEPS)
+        return measure_training(learner, itertools.repeat(batch), settings.lr)
 
 
 def _check(settings: TrainTemporalConfig, seen: str, cache: Path | None) -> None:
