@@ -150,7 +150,7 @@ def test_extract_makes_only_what_is_missing(project, tmp_path, caplog):
 def test_another_cache_is_refused_with_what_differs(project, settings, words):
     with pytest.raises(CacheError, match=words):
         extract(project.manifest, str(project.cnn), project.cache, settings)
-    with pytest.raises(CacheError, match="weights is"):
+    with pytest.raises(CacheError, match="weights: found"):
         extract(project.manifest, "none", project.cache, EXACT)
 
 
@@ -183,9 +183,9 @@ def test_raw_weights_take_another_size_and_cache_no_logits(project, tmp_path):
     cache = Cache(extract(project.manifest, "none", tmp_path / "c", settings))
     assert cache.read("t").logits is None and cache.read("t").embedding.dtype == np.float16
     assert cache.provenance.preprocessing["image_size"] == 64 and cache.provenance.classifier is None
-    with pytest.raises(CacheError, match=r"was not extracted from .*weights is"):
+    with pytest.raises(CacheError, match=r"was not extracted from .*weights: found"):
         predict(project.manifest, project.cnn, tmp_path / "c", tmp_path / "p.h5")
-    with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: .*dtype is 'float16' there"):
+    with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: .*dtype: found 'float16'"):
         predict(project.manifest, project.runs["gru"], tmp_path / "c", tmp_path / "p.h5")
 
 
@@ -289,7 +289,7 @@ def test_a_finished_run_is_left_as_it_is(project):
 def test_an_output_that_holds_another_run_is_refused(project, tmp_path):
     with pytest.raises(RunError, match=r"contains a different run \(lr: found 0\.01, expected 0\.1\)"):
         finetune(project.manifest, project.cnn, FinetuneConfig(**{**SMALL.__dict__, "lr": 0.1}))
-    with pytest.raises(RunError, match=r"contains a different run .*stage is 'finetune' there"):
+    with pytest.raises(RunError, match=r"contains a different run .*stage: found 'finetune'"):
         train_temporal(project.manifest, project.cache, project.cnn, HEADS["gru"])
 
 

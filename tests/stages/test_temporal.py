@@ -223,9 +223,9 @@ def test_a_finished_run_is_told_without_reading_the_cache(project, monkeypatch):
 
 def test_a_run_goes_on_with_its_own_cache_alone(project, tmp_path):
     other = extract(project.manifest, str(project.cnn), tmp_path / "other", replace(EXACT, dtype="float16"))
-    with pytest.raises(RunError, match="cache_fingerprint is"):
+    with pytest.raises(RunError, match="cache_fingerprint: found"):
         project.train(project.gru, cache=other)
-    with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: dtype is 'float16' there"):
+    with pytest.raises(CacheError, match=r"is not the cache that .* was trained on: dtype: found 'float16'"):
         predict(project.manifest, project.gru, other, tmp_path / "p.h5")
 
 
