@@ -21,8 +21,8 @@ def last_line(code: str, *words: object) -> tuple[str, str]:
 
 def last_number(code: str, *words: object) -> tuple[float, str]:
     """The same where that line is a number."""
-    line, said = last_line(code, *words)
-    return float(line), said
+    line, error = last_line(code, *words)
+    return float(line), error
 
 
 def make_cache(folder: Path, videos: int, frames: int) -> tuple[Path, Path]:

@@ -111,8 +111,8 @@ def logits_and_labels(seed: int, videos: int, length: int, extra: float = 0.0) -
     is_class = np.eye(CLASSES)[labels]
     of_video = np.repeat(random.normal(size=(videos, CLASSES)), length, axis=0)
     common = 2.0 * is_class + 0.8 * of_video + random.normal(size=(count, CLASSES))
-    own = 0.12 * np.repeat(random.normal(size=(MODELS, videos, CLASSES)), length, axis=1)
-    logits = common + own + 0.16 * random.normal(size=(MODELS, count, CLASSES))
+    noise = 0.12 * np.repeat(random.normal(size=(MODELS, videos, CLASSES)), length, axis=1)
+    logits = common + noise + 0.16 * random.normal(size=(MODELS, count, CLASSES))
     logits[0] += extra * is_class
     return logits.astype(np.float32), labels
 
@@ -219,12 +219,12 @@ def honesty(seeds: int) -> dict[str, float]:
             ("false_gain_rate", "exchangeable", 0.0),
             ("power", f"one better by {EXTRA:g}", EXTRA),
         ):
-            found = np.array(list(pool.map(gain, range(seeds), [extra] * seeds)))
-            rates[name] = float((found[:, 1] > 0).mean())
-            mean, least, most = found[:, 0].mean(), found[:, 0].min(), found[:, 0].max()
+            gains = np.array(list(pool.map(gain, range(seeds), [extra] * seeds)))
+            rates[name] = float((gains[:, 1] > 0).mean())
+            mean, least, most = gains[:, 0].mean(), gains[:, 0].min(), gains[:, 0].max()
             print(
                 f"honesty: {title}: gain {mean:+.4f} on average ({least:+.4f} to {most:+.4f}), real in"
-                f" {rates[name]:.0%} of {seeds} seeds, a loss in {(found[:, 2] < 0).mean():.0%}",
+                f" {rates[name]:.0%} of {seeds} seeds, a loss in {(gains[:, 2] < 0).mean():.0%}",
                 flush=True,
             )
     return rates

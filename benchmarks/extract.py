@@ -128,9 +128,9 @@ def rates(folder: Path, rounds: int) -> dict[str, float]:
         found: dict[str, list[float]] = {"ours": [], "ours_no_extra": [], "paper": [], "openvino": []}
         for number in range(rounds):
             for name, backend in (("ours", "openvino"), ("ours_no_extra", "compile")):
-                rate, said = last_number(OURS, some, folder / f"{name}{size}_{number}", size, batch, backend)
+                rate, error = last_number(OURS, some, folder / f"{name}{size}_{number}", size, batch, backend)
                 found[name].append(rate)
-                print(f"{size} px, {name}: {rate:.1f} frames/s; {stages(said)}", flush=True)
+                print(f"{size} px, {name}: {rate:.1f} frames/s; {stages(error)}", flush=True)
                 shutil.rmtree(folder / f"{name}{size}_{number}")
             found["paper"].append(last_number(PAPER, HERE, folder / "faces", size, 32 * (10 if size == 224 else 30))[0])
             found["openvino"].append(last_number(OPENVINO, HERE, size, batch, THREADS)[0])
@@ -223,13 +223,13 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, float]:
         running.send_signal(signal.SIGKILL)
         running.wait()
         broken = verify_cache(cache).findings if (cache / "provenance.json").exists() else {}
-        there = len(list(cache.glob("*.h5")))
+        done = len(list(cache.glob("*.h5")))
         finish(cache)
         clean = verify_cache(cache, folder / "kill.csv").clean
         same = not broken and clean and sorted(os.listdir(cache)) == sorted(os.listdir(expected))
         same = same and all(datasets(cache / path.name) == datasets(path) for path in expected.glob("*.h5"))
         equal += same
-        print(f"killed after {moment:.2f} s with {there} videos done: {'equal' if same else 'DIFFERENT'}", flush=True)
+        print(f"killed after {moment:.2f} s with {done} videos done: {'equal' if same else 'DIFFERENT'}", flush=True)
         if same:
             shutil.rmtree(cache)
     return {"kills": count, "kills_equal": equal}

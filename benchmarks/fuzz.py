@@ -142,9 +142,9 @@ def read_labels(manifest: Path) -> str:
 
 def read_all_predictions(path: Path) -> str:
     """Everything in a predictions file."""
-    found = read_predictions(path)
-    videos = [(name, video.frame, video.logits) for name, video in sorted(found.videos.items())]
-    header = (found.task.name, found.split, found.model, found.cache, found.select, found.train_prior, found.thresholds)
+    file = read_predictions(path)
+    videos = [(name, video.frame, video.logits) for name, video in sorted(file.videos.items())]
+    header = (file.task.name, file.split, file.model, file.cache, file.select, file.train_prior, file.thresholds)
     return digest_of(*header, *(value for video in videos for value in video))
 
 

@@ -272,9 +272,9 @@ class Bench:
 
     def side(self, code: str, *words: object, told: bool = False) -> dict[str, Any]:
         """What a process of its own measured."""
-        line, said = last_line(PRELUDE + code, *words)
+        line, error = last_line(PRELUDE + code, *words)
         if told:
-            print(said, flush=True)
+            print(error, flush=True)
         return json.loads(line)
 
     def compare(
@@ -353,14 +353,14 @@ def extract(bench: Bench, manifest: Path) -> None:
     """Both sizes, plain and compiled."""
     sizes, workers = bench.sizes, min(8, len(os.sched_getaffinity(0)))
     for px in sizes.side_px:
-        given = (manifest, lambda: bench.fresh("cache"), px, sizes.batch)
+        inputs = (manifest, lambda: bench.fresh("cache"), px, sizes.batch)
         sides: dict[str, tuple[object, ...]] = {
-            "ours": (EXTRACT, *given, "eager"),
+            "ours": (EXTRACT, *inputs, "eager"),
             "alone": (ALONE, "plain", px, sizes.batch, sizes.calls),
             "paper": (PAPER, manifest.parent / "faces", px, workers, sizes.few_frames),
         }
         once = {
-            "ours_compiled": (EXTRACT, *given, "compile"),
+            "ours_compiled": (EXTRACT, *inputs, "compile"),
             "alone_compiled": (ALONE, "compiled", px, sizes.batch, sizes.calls),
         }
         ratios = [("ours", "alone"), ("ours", "paper")]

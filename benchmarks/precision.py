@@ -67,9 +67,9 @@ def main() -> None:
         ):
             continue
         embed = make_backend(name, backbone, BATCH, record.image_size, precision, threads)
-        found = embeddings(embed, batches, device)
-        errors = errors_of(found, reference)
-        stored = errors_of(found.astype(np.float16).astype(np.float32), reference)
+        computed = embeddings(embed, batches, device)
+        errors = errors_of(computed, reference)
+        stored = errors_of(computed.astype(np.float16).astype(np.float32), reference)
         values = [float(errors.max()), float(np.median(errors)), float(stored.max())]
         result[f"{name}_{precision}"] = values
         print(f"| {name} | {precision} | {' | '.join(f'{value:.1e}' for value in values)} |", flush=True)

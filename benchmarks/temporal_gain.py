@@ -73,8 +73,8 @@ def go_the_way(
     runs = {"cnn": cnn}
     for head in METHODS:
         if head not in ("cnn", "end_to_end"):
-            own = {**heads, "standardise": False} if head == "mean" else heads
-            settings = TrainTemporalConfig(head=head, **own)
+            options = {**heads, "standardise": False} if head == "mean" else heads
+            settings = TrainTemporalConfig(head=head, **options)
             runs[head] = train_temporal(manifest, cache, folder / head, settings, seed=seed)
     return manifest, runs
 
@@ -123,8 +123,8 @@ def drawn_scores(manifest: Path, paths: dict[str, Path], seed: int) -> dict[str,
 
     outputs = with_labels(read_all(list(paths.values())), read_manifest(manifest)).outputs
     decisions = [outputs.task.decide(one) for one in outputs.probability()]
-    found = score_decisions(outputs, dict(zip(paths, decisions, strict=True)), seed)
-    return {name: (result.score.value, result.samples) for name, result in found.items()}
+    scores = score_decisions(outputs, dict(zip(paths, decisions, strict=True)), seed)
+    return {name: (result.score.value, result.samples) for name, result in scores.items()}
 
 
 def summary(found: list[dict[str, tuple[float, np.ndarray]]]) -> dict[str, dict[str, float]]:
@@ -145,9 +145,9 @@ def table(title: str, rows: dict[str, dict[str, float]]) -> str:
     """A setting's rows as text."""
     lines = [f"\n{title}", f"{'method':<18} score   95 %              to {METHODS[AGAINST]}   95 %"]
     for name, row in rows.items():
-        own = "{score:.4f}  {low:.4f} to {high:.4f}".format(**row)
+        score = "{score:.4f}  {low:.4f} to {high:.4f}".format(**row)
         difference = "{difference:+.4f}            {difference_low:+.4f} to {difference_high:+.4f}".format(**row)
-        lines.append(f"{METHODS[name]:<18} {own}  " + ("" if name == AGAINST else difference))
+        lines.append(f"{METHODS[name]:<18} {score}  " + ("" if name == AGAINST else difference))
     return "\n".join(lines)
 
 
@@ -164,26 +164,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         for setting in arguments.settings:
-            found = []
+            results = []
             for seed in range(arguments.seeds):
-                place = folder / f"{setting}{seed}"
-                manifest, runs = go_the_way(place, draw(place, setting, seed), DRAWN, DRAWN_HEADS, seed)
-                found.append(drawn_scores(manifest, predicted(place, manifest, runs, "validation"), seed))
-                scores = ", ".join(f"{name} {value:.4f}" for name, (value, _) in found[-1].items())
+                project = folder / f"{setting}{seed}"
+                manifest, runs = go_the_way(project, draw(project, setting, seed), DRAWN, DRAWN_HEADS, seed)
+                results.append(drawn_scores(manifest, predicted(project, manifest, runs, "validation"), seed))
+                scores = ", ".join(f"{name} {value:.4f}" for name, (value, _) in results[-1].items())
                 print(f"{setting}, seed {seed}: {scores}", flush=True)
-            result[setting] = summary(found)
+            result[setting] = summary(results)
             print(
                 table(
                     f"{setting}, {arguments.seeds} seeds, {RECORDINGS[1]} validation recordings each", result[setting]
                 )
             )
         if arguments.realfaces:
-            place = folder / "realfaces"
-            place.mkdir(parents=True, exist_ok=True)
-            manifest, runs = go_the_way(place, arguments.realfaces, REAL, REAL_HEADS, seed=0)
-            go_end_to_end(place, manifest, runs, REAL["crop_scale"])
-            result["realfaces"] = summary([drawn_scores(manifest, predicted(place, manifest, runs, "validation"), 0)])
-            losses = training_losses(place, manifest, runs)
+            project = folder / "realfaces"
+            project.mkdir(parents=True, exist_ok=True)
+            manifest, runs = go_the_way(project, arguments.realfaces, REAL, REAL_HEADS, seed=0)
+            go_end_to_end(project, manifest, runs, REAL["crop_scale"])
+            result["realfaces"] = summary([drawn_scores(manifest, predicted(project, manifest, runs, "validation"), 0)])
+            losses = training_losses(project, manifest, runs)
             print(table("real faces", result["realfaces"]))
             print(f"loss of the training frames: GRU {losses['gru']:.4f}, end to end {losses['end_to_end']:.4f}")
             result["realfaces_training_loss"] = {name: round(value, 4) for name, value in losses.items()}

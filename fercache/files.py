@@ -37,7 +37,7 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 def check_regular(path: Path | str) -> None:
     """Raise OSError for anything but a regular file, links followed.
 
-    Reading a pipe or a socket may wait for ever, and a device may have no end.
+    Reading a pipe or a socket may wait forever, and a device may have no end.
     """
     if kind := _other_kind(path):
         raise OSError(errno.EINVAL, f"is {kind}, expected a regular file", str(path))

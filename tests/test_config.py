@@ -83,7 +83,7 @@ def test_what_as_plain_gives_reads_back_as_the_same(tmp_path):
         ("finetune: {precision: fp8}", ["finetune.precision", "auto, fp32, bf16"]),
         ("finetune: 3", ["finetune", "found 3", "keys with values"]),
         ("train_temporal: {window: 8}", ["train_temporal.window", "odd"]),
-        ("train_temporal: {stride: 10}", ["train_temporal.stride", "passed over"]),
+        ("train_temporal: {stride: 10}", ["train_temporal.stride", "skipped"]),
         ("ensemble: {step: 0.3}", ["ensemble.step", "one over a whole number"]),
         ("task: smile", ["task", "'smile'", "expr8"]),
         ("seed: -1", ["seed", "from 0 to"]),

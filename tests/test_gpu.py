@@ -190,9 +190,9 @@ def random_cache(manifest, tmp_path_factory) -> Path:
 def test_embeddings_are_the_processor_s(manifest, random_cache, tmp_path, monkeypatch, device, precision, backend):
     use(device, monkeypatch)
     settings = replace(RANDOM, precision=precision, backend=backend, workers=2)
-    found = extract(manifest, "none", tmp_path / "cache", settings)
-    assert relative_error(embeddings(found), embeddings(random_cache)) < EMBEDDING_ERROR[precision]
-    assert json.loads((found / "provenance.json").read_text())["recorded"]["device"] == device
+    cached = extract(manifest, "none", tmp_path / "cache", settings)
+    assert relative_error(embeddings(cached), embeddings(random_cache)) < EMBEDDING_ERROR[precision]
+    assert json.loads((cached / "provenance.json").read_text())["recorded"]["device"] == device
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_embeddings_are_the_processor_s(manifest, random_cache, tmp_path, monkey
 )
 def test_cached_logits_are_the_processor_s(manifest, cnn, cache, tmp_path, monkeypatch, device, precision):
     use(device, monkeypatch)
-    found = extract(manifest, str(cnn), tmp_path / "cache", replace(EXTRACTION, precision=precision))
-    one, other = (Cache(path).read("v").logits for path in (found, cache))
+    cached = extract(manifest, str(cnn), tmp_path / "cache", replace(EXTRACTION, precision=precision))
+    one, other = (Cache(path).read("v").logits for path in (cached, cache))
     assert np.abs(one - other).max() < LOGIT_ERROR[precision] * np.abs(other).max()
 
 
@@ -214,8 +214,8 @@ def test_heads_give_the_processor_s_logits(manifest, cache, tmp_path, monkeypatc
         run = train_temporal(manifest, cache, tmp_path / "run", replace(HEAD, head=head, precision="fp32", epochs=1))
         expected = predict(manifest, run, cache, tmp_path / "cpu.h5", PredictConfig())
     where = use(device, monkeypatch)
-    found = predict(manifest, run, cache, tmp_path / "gpu.h5", PredictConfig(batch_size=5))
-    one, other = (read_predictions(path).videos["v"].logits for path in (found, expected))
+    predictions = predict(manifest, run, cache, tmp_path / "gpu.h5", PredictConfig(batch_size=5))
+    one, other = (read_predictions(path).videos["v"].logits for path in (predictions, expected))
     np.testing.assert_allclose(one, other, atol=1e-4)
     runtime.configure_torch(None)
     network = get_head(head)(7, 2048).eval()
@@ -470,10 +470,10 @@ def test_the_choice_of_kernels_changes_nothing_that_is_promised(monkeypatch, dev
     with torch.no_grad():
         expected = network.embed(frames)
     embed = make_backend("eager", network.backbone.to(where), 8, SIZE, "fp32", 1)
-    found = embed(frames.to(where)).cpu()
+    embedded = embed(frames.to(where)).cpu()
     others = embed(torch.cat([frames[3:4], frames.flip(0)[1:]]).to(where)).cpu()
-    assert torch.equal(others[0], found[3])
-    assert relative_error(found, expected) < 1e-5
+    assert torch.equal(others[0], embedded[3])
+    assert relative_error(embedded, expected) < 1e-5
 
 
 @pytest.mark.parametrize("device", [GPU, CPU])

@@ -53,33 +53,33 @@ def room(module: str) -> str:
 
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever the import stands."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             # `from fercache import runtime` imports a module, `from fercache.tasks import Task` a name.
-            found |= {name if node.module == "fercache" else node.module for name in names}
-    return found
+            imported |= {name if node.module == "fercache" else node.module for name in names}
+    return imported
 
 
 def violations(module: str, imported: set[str]) -> list[str]:
-    own = room(module)
+    home = room(module)
     wrong = []
     for name in sorted(imported):
         if name.split(".")[0] == "fercache" and name != "fercache.__version__":
             other = room(name)
-            if other != own and FLOOR[other] >= FLOOR[own]:
-                wrong.append(f"{module} (floor {FLOOR[own]}) imports {name} (floor {FLOOR[other]})")
-            if own == other == "stages" and name.split(".")[2:3] != module.split(".")[2:3]:
+            if other != home and FLOOR[other] >= FLOOR[home]:
+                wrong.append(f"{module} (floor {FLOOR[home]}) imports {name} (floor {FLOOR[other]})")
+            if home == other == "stages" and name.split(".")[2:3] != module.split(".")[2:3]:
                 wrong.append(f"{module} imports the stage {name}")
-        if any(name == banned or name.startswith(f"{banned}.") for banned in MUST_NOT_KNOW.get(own, ())):
+        if any(name == banned or name.startswith(f"{banned}.") for banned in MUST_NOT_KNOW.get(home, ())):
             wrong.append(f"{module} must not know {name}")
-        if name.split(".")[0] == "h5py" and own != "cache":
+        if name.split(".")[0] == "h5py" and home != "cache":
             wrong.append(f"{module} imports h5py, which only the cache may")
-        if name == "click" and own != "cli":
+        if name == "click" and home != "cli":
             wrong.append(f"{module} imports click, which only the command line may")
     return wrong
 

@@ -86,14 +86,14 @@ def two(project, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("words", [finetune, extract])
 def test_a_signal_while_processes_begin_is_a_stop_too(project, tmp_path, words):
     """Before they listen to signals, and while the second one is started."""
-    given = words(project, tmp_path / "cnn") if words is finetune else words(project / "m.csv", tmp_path / "cache")
-    process = subprocess.Popen(command(*given, "--gpus", "2"), stderr=subprocess.PIPE, text=True)
+    options = words(project, tmp_path / "cnn") if words is finetune else words(project / "m.csv", tmp_path / "cache")
+    process = subprocess.Popen(command(*options, "--gpus", "2"), stderr=subprocess.PIPE, text=True)
     while not any(is_rank(pid) for pid in children(process.pid)):
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == Stopped.EXIT_STATUS and "Traceback" not in said, said
-    assert "\nStopped by SIGTERM" in f"\n{said}"
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == Stopped.EXIT_STATUS and "Traceback" not in errors, errors
+    assert "\nStopped by SIGTERM" in f"\n{errors}"
 
 
 @pytest.mark.slow
@@ -114,10 +114,10 @@ def test_a_signal_stops_all_with_the_state_saved(project, two, tmp_path, name):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == Stopped.EXIT_STATUS, said
-    assert said.count("[rank 0] Stopped by SIGTERM") == said.count("[rank 1] Stopped by SIGTERM") == 1
-    assert f"\nStopped by {name}: finished work is saved" in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == Stopped.EXIT_STATUS, errors
+    assert errors.count("[rank 0] Stopped by SIGTERM") == errors.count("[rank 1] Stopped by SIGTERM") == 1
+    assert f"\nStopped by {name}: finished work is saved" in errors
     assert len((out / "metrics.jsonl").read_text().splitlines()) < 3
     run(*finetune(project, out), "--gpus", "2")
     assert_same_network(two, out)
@@ -132,8 +132,8 @@ def test_where_one_process_fails_all_end_and_it_is_named(project, tmp_path):
         time.sleep(0.01)
     ranks = children(process.pid)
     os.kill(ranks[1], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and "rank 1 (killed by SIGKILL)" in said.splitlines()[-1], said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "rank 1 (killed by SIGKILL)" in errors.splitlines()[-1], errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
 
@@ -146,29 +146,29 @@ def is_rank(pid: int) -> bool:
 
 def children(pid: int) -> list[int]:
     """The processes that a process started, in that order."""
-    found = {}
+    caches = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             words = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue  # it has ended
         if int(words[1]) == pid:
-            found[int(path.parent.name)] = int(words[19])
-    return sorted(found, key=lambda child: (found[child], child))
+            caches[int(path.parent.name)] = int(words[19])
+    return sorted(caches, key=lambda child: (caches[child], child))
 
 
 def datasets(cache: Path) -> dict[str, np.ndarray]:
-    found = {}
+    runs = {}
     for path in cache.glob("*.h5"):
         with h5py.File(path) as file:
-            found |= {f"{path.stem}/{name}": data[:] for name, data in file.items()}
-    return found
+            runs |= {f"{path.stem}/{name}": data[:] for name, data in file.items()}
+    return runs
 
 
 def test_processes_share_the_videos_of_an_extraction(project, tmp_path):
     run(*extract(project / "m.csv", tmp_path / "alone"))
-    said = run(*extract(project / "m.csv", tmp_path / "two"), "--gpus", "2")
-    assert "[rank 0] shard 1/2: 1 of 3 videos, 20 frames" in said and "[rank 1] shard 2/2: 2 of 3 videos" in said
+    printed = run(*extract(project / "m.csv", tmp_path / "two"), "--gpus", "2")
+    assert "[rank 0] shard 1/2: 1 of 3 videos, 20 frames" in printed and "[rank 1] shard 2/2: 2 of 3 videos" in printed
     found, expected = datasets(tmp_path / "two"), datasets(tmp_path / "alone")
     assert len(expected) == 9 and found.keys() == expected.keys()
     for name, values in expected.items():
@@ -180,14 +180,14 @@ def test_a_process_that_fails_leaves_the_others_to_finish(project, tmp_path):
     write_video(tmp_path / "set", "short", range(1, 9))
     (tmp_path / "set/cropped_aligned/short/00001.jpg").write_bytes(b"no image")
     write_manifest(tmp_path / "m.csv", build_manifest(tmp_path / "set", TASKS["expr"], allow_unlabelled=True)[0])
-    said = run(*extract(tmp_path / "m.csv", tmp_path / "cache"), "--gpus", "2", status=1)
-    assert "[rank 1] Error: short: left out: " in said and "1 of 2 processes failed" in said.splitlines()[-1]
+    printed = run(*extract(tmp_path / "m.csv", tmp_path / "cache"), "--gpus", "2", status=1)
+    assert "[rank 1] Error: short: left out: " in printed and "1 of 2 processes failed" in printed.splitlines()[-1]
     assert (tmp_path / "cache/long.h5").exists() and not (tmp_path / "cache/short.h5").exists()
 
 
 def test_a_shard_of_one_s_own_is_refused_where_ranks_share(project, tmp_path):
-    said = run(*extract(project / "m.csv", tmp_path), "--gpus", "2", "--shard", "1/2", status=1)
-    assert "--gpus: cannot be combined with --shard" in said
+    printed = run(*extract(project / "m.csv", tmp_path), "--gpus", "2", "--shard", "1/2", status=1)
+    assert "--gpus: cannot be combined with --shard" in printed
     environment = {**os.environ, **dict.fromkeys(("RANK", "LOCAL_RANK"), "0")}
     environment |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "2")
     words = [sys.executable, "-m", "fercache", *extract(project / "m.csv", tmp_path), "--shard", "1/2"]

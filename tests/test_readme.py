@@ -103,9 +103,9 @@ def test_the_readme_is_short():
 
 
 def test_the_settings_that_are_shown_are_settings(tmp_path):
-    found = blocks("yaml")
-    assert len(found) == 4
-    for block in found:
+    examples = blocks("yaml")
+    assert len(examples) == 4
+    for block in examples:
         (tmp_path / "x.yaml").write_text(block)
         assert load_config(str(tmp_path / "x.yaml")) != load_config(None)
 
@@ -114,9 +114,9 @@ def test_each_page_of_the_site_is_in_its_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     (nav,) = re.findall(r"^nav:\n.*", text, flags=re.DOTALL | re.MULTILINE)
     named = set(re.findall(r": ([\w/-]+\.md)$", nav, flags=re.MULTILINE))
-    there = {path.relative_to(DOCS).as_posix() for path in (*DOCS.rglob("*.md"), *GENERATED)}
+    pages = {path.relative_to(DOCS).as_posix() for path in (*DOCS.rglob("*.md"), *GENERATED)}
     results = {f"measured/{path.name}" for path in (ROOT / "benchmarks" / "results").glob("*.md")}
-    assert named == there | results
+    assert named == pages | results
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -50,9 +50,9 @@ def test_every_command_ends_with_its_own_status_at_a_signal(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == Stopped.EXIT_STATUS, said
-    assert "Stopped by SIGTERM: finished work is saved" in said and "Traceback" not in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == Stopped.EXIT_STATUS, errors
+    assert "Stopped by SIGTERM: finished work is saved" in errors and "Traceback" not in errors
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(1 << 60), lambda: np.empty(1 << 60, np.uint8)])

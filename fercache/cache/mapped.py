@@ -1,4 +1,4 @@
-"""The rows of many videos as if they lay behind one another in memory, while they stay on disk.
+"""The rows of many videos as if they lay one after another in memory, while they stay on disk.
 
 Files are mapped into memory: what is asked for is read once, stays in the system's cache as long as there is room, and
 is no memory of the process's own.

@@ -12,7 +12,7 @@ from fercache.errors import CacheError, raise_problems
 
 
 def pack(cache: Cache, video_ids: Sequence[str], path: Path) -> None:
-    """Write the videos behind one another into the packed cache `path`.
+    """Write the videos one after another into the packed cache `path`.
 
     CacheError with every video that `verify` would not pass: what is broken is not packed.
     """

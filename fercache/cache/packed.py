@@ -113,7 +113,7 @@ def _table_rows(path: Path, file: h5py.File) -> list[tuple]:
 
 
 def write_packed(path: Path, store: Store, video_ids: Sequence[str]) -> None:
-    """Write some videos of a store, behind one another, as the packed cache `path`.
+    """Write some videos of a store, one after another, as the packed cache `path`.
 
     CacheError where their rows have different shapes, or the disk does not take them.
     """

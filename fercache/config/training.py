@@ -175,7 +175,7 @@ class TrainTemporalConfig(TrainingConfig):
         4,
         "Frames between the centres of training windows.",
         within=(1, MOST_WINDOW),
-        rule="from 1 to the window's length, or labelled frames would be passed over",
+        rule="from 1 to the window's length, or labelled frames would be skipped",
     )
     standardise: bool = config_field(
         False, "Standardise embeddings with the mean and standard deviation of the training split."

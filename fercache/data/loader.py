@@ -67,7 +67,7 @@ class PackedBatch:
     sizes: tuple[tuple[int, int], ...]
     """Height and width of each frame."""
     pixels: torch.Tensor | None
-    """uint8, flat: the frames' (H, W, 3) behind one another. None: shared memory had no room for them."""
+    """uint8, flat: the frames' (H, W, 3) one after another. None: shared memory had no room for them."""
     failures: dict[int, str]
     reoriented: tuple[int, ...]
     """Indices of frames whose EXIF orientation was applied."""

@@ -123,7 +123,7 @@ def begin_worker(worker: int) -> None:
 def end_workers_at_exit() -> None:
     """Have loader processes that are left when Python ends, as after an uncaught error, end with it.
 
-    multiprocessing asks its daemonic processes to end by TERM, which these ignore, and would wait for ever.
+    multiprocessing asks its daemonic processes to end by TERM, which these ignore, and would wait forever.
     """
 
     def end() -> None:

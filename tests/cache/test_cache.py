@@ -53,9 +53,9 @@ def test_a_video_without_a_face(cache):
 
 
 def test_rows_may_come_in_any_order_and_skipped_frames_are_recorded(cache):
-    there = np.array([True, False, True, True])
+    face = np.array([True, False, True, True])
     both = Part(np.array([3, 0]), np.array([[3] * 4, [0] * 4], np.float16), np.array([[3] * 7, [0] * 7], np.float32))
-    write_video(cache.file("v"), MADE_BY, SHAPE, np.array([1, 2, 5, 6]), there, [both, *parts([2], 1)])
+    write_video(cache.file("v"), MADE_BY, SHAPE, np.array([1, 2, 5, 6]), face, [both, *parts([2], 1)])
     video = cache.read("v")
     assert video.frame.tolist() == [1, 5, 6] and cache.skipped("v").tolist() == [2]
     assert video.embedding[:, 0].tolist() == [0, 2, 3] and video.logits[:, 6].tolist() == [0, 2, 3]
@@ -123,10 +123,10 @@ def test_a_reader_travels_to_another_process(cache, packed, tmp_path):
     assert cache.read("v").frame.tolist() == [1, 2, 5]
     assert pickle.loads(pickle.dumps(cache)).read("v").frame.tolist() == [1, 2, 5]
     context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-    child = context.Process(target=_frames_in_a_fork, args=(cache, there))
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_frames_in_a_fork, args=(cache, theirs))
     child.start()
-    assert here.recv() == [1, 2, 5]
+    assert ours.recv() == [1, 2, 5]
     child.join()
     # The parent's reader is still its own.
     assert cache.read("v").frame.tolist() == [1, 2, 5]
@@ -174,17 +174,17 @@ def test_a_record_that_was_edited_is_refused(cache):
 def test_predictions_come_back(tmp_path):
     path = tmp_path / "p.h5"
     write_predictions(path, predictions())
-    found = read_predictions(path)
-    assert (found.task, found.split, found.model, found.cache, found.select) == (
+    loaded = read_predictions(path)
+    assert (loaded.task, loaded.split, loaded.model, loaded.cache, loaded.select) == (
         TASKS["expr"],
         "validation",
         "m",
         "c",
         "best",
     )
-    np.testing.assert_allclose(found.train_prior, 1 / 7)
-    assert set(found.videos) == {"a", "b"} and found.videos["a"].logits.shape == (0, 7)
-    np.testing.assert_array_equal(found.videos["b"].logits, np.eye(3, 7, dtype=np.float32))
+    np.testing.assert_allclose(loaded.train_prior, 1 / 7)
+    assert set(loaded.videos) == {"a", "b"} and loaded.videos["a"].logits.shape == (0, 7)
+    np.testing.assert_array_equal(loaded.videos["b"].logits, np.eye(3, 7, dtype=np.float32))
 
 
 def test_files_that_are_no_predictions_are_named(tmp_path, cache):

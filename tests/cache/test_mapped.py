@@ -62,9 +62,9 @@ def all_rows(cache, name):
 def test_all_rows_in_the_videos_order(cache, name):
     rows, expected = MappedRows(cache, list(COUNTS), name), all_rows(cache, name)
     assert (len(rows), rows.width, rows.first.tolist()) == (2509, expected.shape[1], [0, 3, 3, 4, 2504, 2509])
-    found = rows.gather(np.arange(2509))
-    assert found.numpy().dtype == expected.dtype
-    np.testing.assert_array_equal(found.numpy(), expected)
+    gathered = rows.gather(np.arange(2509))
+    assert gathered.numpy().dtype == expected.dtype
+    np.testing.assert_array_equal(gathered.numpy(), expected)
     starts, blocks = zip(*rows.blocks(), strict=True)
     assert starts == (0, 3, 4, 4 + 2048, 2504)
     np.testing.assert_array_equal(torch.cat(blocks).numpy(), expected)
@@ -102,10 +102,10 @@ def test_no_rows_at_all(cache):
 
 def test_what_was_gathered_outlives_the_map(cache):
     rows = MappedRows(cache, list(COUNTS))
-    found = rows.gather(np.arange(9))
+    gathered = rows.gather(np.arange(9))
     del rows
     gc.collect()
-    np.testing.assert_array_equal(found.numpy(), all_rows(cache, "embedding")[:9])
+    np.testing.assert_array_equal(gathered.numpy(), all_rows(cache, "embedding")[:9])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc is Linux's")

@@ -38,12 +38,12 @@ GRAPH = [
 @pytest.fixture(scope="session")
 def environment():
     """What commands need to reach a cluster: the one that SLURM_CONF names, else one of our own."""
-    own = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{PATH}"}
-    for name in list(own):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{PATH}"}
+    for name in list(environment):
         if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF":
-            del own[name]
-    if "SLURM_CONF" in own:
-        yield own
+            del environment[name]
+    if "SLURM_CONF" in environment:
+        yield environment
         return
     if lacking := missing():
         pytest.skip(f"SLURM is not there: {', '.join(lacking)} (Debian: slurmctld slurmd slurm-client munge)")
@@ -51,7 +51,7 @@ def environment():
     folder = Path(tempfile.mkdtemp(prefix="fercache-slurm-", dir="/tmp"))
     folder.rmdir()
     with cluster(folder) as conf:
-        yield {**own, "SLURM_CONF": str(conf)}
+        yield {**environment, "SLURM_CONF": str(conf)}
 
 
 @pytest.fixture(scope="session")
@@ -169,8 +169,8 @@ def test_the_whole_graph_gives_the_bits_of_the_same_commands_run_by_hand(project
     (folder / "lines.sh").write_text("#SBATCH --comment=mine\nexport A_LINE='of mine'\necho \"$A_LINE\"\n")
     sets = [f"cache={name}", f"manifest={manifest}", "out=out here & there"]
     options = [word for text in sets for word in ("--set", text)]
-    told = project.fercache("slurm", "submit", *options, "--template", "lines.sh", "--", "--comment=theirs").stdout
-    assert [line.split()[0] for line in told.splitlines()] == GRAPH
+    printed = project.fercache("slurm", "submit", *options, "--template", "lines.sh", "--", "--comment=theirs").stdout
+    assert [line.split()[0] for line in printed.splitlines()] == GRAPH
     comments = project.run("squeue", "--noheader", "--format=%k %Z").stdout.splitlines()
     comments = [line.split()[0] for line in comments if line.endswith(str(folder))]
     assert comments == ["theirs"] * len(GRAPH)  # the command line wins over a script's own lines
@@ -213,8 +213,8 @@ def requeue(project, job):
 
 
 def kill(project, job):
-    own = re.search(r"JobId=([0-9]+)", project.run("scontrol", "show", "job", job).stdout)[1]
-    os.kill(project.processes(int(own))[0], signal.SIGKILL)
+    job_id = re.search(r"JobId=([0-9]+)", project.run("scontrol", "show", "job", job).stdout)[1]
+    os.kill(project.processes(int(job_id))[0], signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("hit", "comes_back"), [(usr1, True), (cancel, False), (requeue, True), (kill, False)])
@@ -246,8 +246,8 @@ def test_a_job_that_is_hit_goes_on_to_the_same_bits(new_project, by_hand, hit, c
         starts = {path.name.partition(".")[2] for path in project.folder.glob(f"logs/{name}/{jobs[project]}.start*")}
         assert starts == ({"start0.log", "start1.log"} if comes_back else {"start0.log"})
         if hit is not kill:
-            said = (project.folder / "logs" / name / f"{jobs[project]}.start0.log").read_text()
-            assert f"Stopped by {'SIGUSR1' if hit is usr1 else 'SIGTERM'}: finished work is saved" in said
+            log = (project.folder / "logs" / name / f"{jobs[project]}.start0.log").read_text()
+            assert f"Stopped by {'SIGUSR1' if hit is usr1 else 'SIGTERM'}: finished work is saved" in log
         if not comes_back:
             assert status["failed"] == 1 and project.submit("--stages", name)
     first.drain()
@@ -294,10 +294,10 @@ def test_a_job_that_gives_way_is_queued_again_by_slurm(project, longer):
     project.wait("the run to begin", (project.folder / "cnn" / "config.yaml").exists)
     project.run("sbatch", "-p", "urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
     project.drain()
-    said = (project.folder / "logs" / "finetune" / f"{job}.start0.log").read_text()
+    log = (project.folder / "logs" / "finetune" / f"{job}.start0.log").read_text()
     own_signal = "preempt_send_user_signal" in configured(project, "SlurmctldParameters")
-    assert f"Stopped by {'SIGUSR1' if own_signal else 'SIGTERM'}" in said, project.logs()
-    assert ("queued again" in said) == own_signal
+    assert f"Stopped by {'SIGUSR1' if own_signal else 'SIGTERM'}" in log, project.logs()
+    assert ("queued again" in log) == own_signal
     assert project.status(*options)["finetune"]["state"] == "done", project.logs()
     assert_same(results(project.folder), expected)
 
@@ -308,8 +308,8 @@ def test_a_job_at_its_time_limit_goes_on_after_it(project, longer):
     numbers = project.submit("--stages", "finetune", *options, "--", "--time=2", "--signal=B:USR1@60")
     project.drain()
     logs = sorted(project.folder.glob(f"logs/finetune/{numbers['finetune']}.start*.log"))
-    said = [path.read_text() for path in logs]
-    assert len(said) >= 2 and "Stopped by SIGUSR1" in said[0] and "resuming after epoch" in said[1], project.logs()
+    texts = [path.read_text() for path in logs]
+    assert len(texts) >= 2 and "Stopped by SIGUSR1" in texts[0] and "resuming after epoch" in texts[1], project.logs()
     assert_same(results(project.folder), expected)
 
 
@@ -325,8 +325,8 @@ def test_two_nodes_train_one_network(new_project):
     project.wait("a first save", (project.folder / "cnn" / "last.pt").exists)
     usr1(project, job)
     project.wait("the next start", (project.folder / "logs" / "finetune" / f"{job}.start1.log").exists)
-    said = (project.folder / "logs" / "finetune" / f"{job}.start0.log").read_text()
-    assert said.count("Stopped by SIGUSR1") == 2 and f"job {job}: is queued again" in said
+    log = (project.folder / "logs" / "finetune" / f"{job}.start0.log").read_text()
+    assert log.count("Stopped by SIGUSR1") == 2 and f"job {job}: is queued again" in log
     saved = (project.folder / "cnn" / "last.pt").stat().st_mtime_ns
     project.wait("a save", lambda: (project.folder / "cnn" / "last.pt").stat().st_mtime_ns > saved)
     ranks = [pid for pid in project.processes(int(job)) if b"SLURM_PROCID=1\0" in environment_of(pid)]

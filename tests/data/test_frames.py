@@ -144,10 +144,10 @@ def test_blocks_mix_neighbours_and_leave_nothing_out(samples, block, seed):
 def test_work_ahead_keeps_the_order_and_raises_where_it_fails():
     assert list(ahead(range(5), lambda item: item**2, active=True)) == [0, 1, 4, 9, 16]
     assert list(ahead(range(5), lambda item: item**2, active=False)) == [0, 1, 4, 9, 16]
-    found = ahead([1, 0, 2], lambda item: 1 // item, active=True)
-    assert next(found) == 1
+    results = ahead([1, 0, 2], lambda item: 1 // item, active=True)
+    assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
-        next(found)
+        next(results)
 
 
 def test_paths_are_joined_and_found_by_place(tmp_path):

@@ -99,8 +99,8 @@ def test_processes_are_no_copies_of_one_that_uses_a_gpu(tmp_path, method):
         for process in multiprocessing.active_children()
     }
     assert len(parents) == 1 and (parents == {os.getpid()}) == (method == "fork")
-    found = [first, *frames]
-    for batch, expected in zip(found, FrameLoader(paths, batches, 0), strict=True):
+    pictures = [first, *frames]
+    for batch, expected in zip(pictures, FrameLoader(paths, batches, 0), strict=True):
         assert torch.equal(batch.frames, expected.frames) and torch.equal(batch.index, expected.index)
     assert [batch.index.tolist() for batch in loaded] == batches  # as for a second epoch
 

@@ -38,10 +38,10 @@ def test_training_windows_are_those_of_each_video(found, length, data):
     centres = line.training_centres(np.concatenate(list(counts.values())), length, stride)
     expected_rows, expected_names = [], []
     for (video, frame), first in zip(found.items(), line.first, strict=False):
-        own = windows.training_centres(frame, counts[video], length, stride)
-        if len(own):
-            expected_rows += (windows.rows(frame, own, length)[0] + first).tolist()
-        expected_names += [f"{video}, the window at frame {t}" for t in own]
+        expected = windows.training_centres(frame, counts[video], length, stride)
+        if len(expected):
+            expected_rows += (windows.rows(frame, expected, length)[0] + first).tolist()
+        expected_names += [f"{video}, the window at frame {t}" for t in expected]
     made = WindowSet(line, centres, length)
     assert made.rows(range(len(made)))[0].tolist() == expected_rows
     assert made.names(range(len(made))) == expected_names

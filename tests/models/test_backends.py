@@ -74,13 +74,13 @@ def test_every_backend_computes_the_same(backbone, frames, name, precision, most
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     embed = make_backend(name, backbone, 8, SIZE, precision, runtime.thread_count(None))
     expected = plain(backbone, frames)
-    found = embed(frames).float()
-    assert found.shape == (8, 2048) and relative_error(found, expected) < most
+    embedded = embed(frames).float()
+    assert embedded.shape == (8, 2048) and relative_error(embedded, expected) < most
     # A frame's bits depend neither on its place nor on its neighbours, and a second call gives them again.
     other = torch.cat([frames[3:4], torch.zeros(3, 3, SIZE, SIZE), frames[2:3].expand(4, -1, -1, -1)])
     again = embed(other).float()
-    assert torch.equal(again[0], found[3]) and torch.equal(again[7], found[2])
-    assert torch.equal(embed(frames).float(), found)
+    assert torch.equal(again[0], embedded[3]) and torch.equal(again[7], embedded[2])
+    assert torch.equal(embed(frames).float(), embedded)
     assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
 
 

@@ -102,16 +102,16 @@ def test_batch_order_does_not(head):
 def test_the_mean_by_hand():
     head = get_head("mean")(2, 2)
     rows = torch.tensor([[0.0, 2.0], [1.0, 0.0], [5.0, 1.0]])
-    found = head.middle(rows, torch.tensor([[0, 0, 1], [0, 1, 2]]))
-    torch.testing.assert_close(found, torch.tensor([[1 / 3, 4 / 3], [2.0, 1.0]]))
+    middle = head.middle(rows, torch.tensor([[0, 0, 1], [0, 1, 2]]))
+    torch.testing.assert_close(middle, torch.tensor([[1 / 3, 4 / 3], [2.0, 1.0]]))
     assert not list(head.parameters())
 
 
 def test_the_linear_head_sees_its_frame_alone():
     head, rows = make("linear", {}), torch.randn(5, WIDTH, generator=RANDOM)
-    found = head.middle(rows, torch.tensor([[0, 2, 4], [4, 2, 1]]))
-    torch.testing.assert_close(found[0], found[1])
-    torch.testing.assert_close(found[0], head.classifier(rows[2]))
+    middle = head.middle(rows, torch.tensor([[0, 2, 4], [4, 2, 1]]))
+    torch.testing.assert_close(middle[0], middle[1])
+    torch.testing.assert_close(middle[0], head.classifier(rows[2]))
 
 
 def test_sizes_are_those_of_the_paper():
@@ -137,12 +137,12 @@ def test_standardising_by_hand():
 def test_a_network_comes_back_from_its_checkpoint(tmp_path):
     network = TemporalNetwork(get_head("linear")(7, WIDTH), Standardise(WIDTH))
     network.standardise.set(torch.rand(WIDTH), torch.rand(WIDTH))
-    said = {"head": "linear", "train_prior": [0] * 7, "embedding_dim": WIDTH, "model": network.state_dict()}
+    checkpoint = {"head": "linear", "train_prior": [0] * 7, "embedding_dim": WIDTH, "model": network.state_dict()}
     windows_ = IndexedWindows(torch.randn(4, WIDTH, generator=RANDOM), torch.tensor([[0, 1, 2], [1, 2, 3]]))
-    found = MiddleOutput(network_of(tmp_path, said))(windows_)
-    torch.testing.assert_close(found, network.middle(windows_), rtol=0, atol=0)
+    output = MiddleOutput(network_of(tmp_path, checkpoint))(windows_)
+    torch.testing.assert_close(output, network.middle(windows_), rtol=0, atol=0)
     with pytest.raises(WeightsError, match="does not hold its head"):
-        network_of(tmp_path, {**said, "head": "gru"})
+        network_of(tmp_path, {**checkpoint, "head": "gru"})
 
 
 @pytest.fixture
@@ -182,9 +182,9 @@ def test_checkpointing_changes_no_gradient_and_freezing_leaves_the_head_alone(en
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max().item())
     frozen = EndToEnd(end_to_end.backbone, end_to_end.head, frozen=True)
-    found = gradients(frozen, frames)
-    assert found and not any(name.startswith("backbone.") for name in found)
-    torch.testing.assert_close(found["head.classifier.weight"], plain["head.classifier.weight"])
+    computed = gradients(frozen, frames)
+    assert computed and not any(name.startswith("backbone.") for name in computed)
+    torch.testing.assert_close(computed["head.classifier.weight"], plain["head.classifier.weight"])
 
 
 def test_the_registry_says_which_heads_learn():

@@ -101,9 +101,9 @@ def embeddings(weights):
 )
 def test_the_features_are_those_of_the_format(files, name, form, expected):
     weights = load_weights(str(files / name), form=form)
-    found = embeddings(weights)
-    assert found.shape == (2, weights.backbone.embedding_dim) and (found >= 0).all() and found.norm() > 0
-    assert relative_error(found, expected()) < 1e-5
+    computed = embeddings(weights)
+    assert computed.shape == (2, weights.backbone.embedding_dim) and (computed >= 0).all() and computed.norm() > 0
+    assert relative_error(computed, expected()) < 1e-5
 
 
 def test_bgr_and_rgb_files_of_one_network_give_the_same(files):
@@ -188,9 +188,9 @@ def test_only_networks_that_can_take_another_size(files):
 
 def test_imagenet_is_torchvisions_file_in_torchs_own_folder(files, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    place = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
-    place.parent.mkdir(parents=True)
-    torch.save(torchvision_names(dag_tensors(people=1000)), place)
+    file = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision_names(dag_tensors(people=1000)), file)
     weights = load_weights("imagenet")
     assert (weights.origin.format, weights.origin.dropped_classes) == ("torchvision-imagenet", 1000)
     assert weights.preprocessing == IMAGENET
@@ -268,8 +268,8 @@ def test_another_number_is_another_digest(files, tmp_path):
     torch.save(changed(lambda t: t["conv3_2_3x3.weight"][0, 0, 0, 0].add_(1e-3)), tmp_path / "changed.pth")
     expected = {"other": True, "changed": False}
     for name, same in expected.items():
-        found = load_weights(str(tmp_path / f"{name}.pth")).backbone_digest
-        assert (found == weights.backbone_digest) == same, name
+        digest = load_weights(str(tmp_path / f"{name}.pth")).backbone_digest
+        assert (digest == weights.backbone_digest) == same, name
 
 
 def test_the_digest_by_hand():
@@ -403,11 +403,11 @@ def test_arrays_come_back_from_every_protocol(tmp_path, protocol, kind):
     }
     path = tmp_path / "arrays.pkl"
     path.write_bytes(pickle.dumps(OrderedDict(arrays), protocol=protocol))
-    found = read_numpy_pickle(path)
-    assert list(found) == list(arrays)
+    loaded = read_numpy_pickle(path)
+    assert list(loaded) == list(arrays)
     for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array)
-        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
+        assert loaded[name].dtype == array.dtype
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def sample(task, seed, frames):
 def test_every_recording_once_is_the_score(task, seed, frames):
     labels, decisions, recording = sample(task, seed, frames)
     counts = task.tally(decisions, labels, recording)
-    found = task.score_tally(counts, np.ones((1, len(counts.counted))))
-    assert found[0] == pytest.approx(task.score(decisions, labels).score)
+    scores = task.score_tally(counts, np.ones((1, len(counts.counted))))
+    assert scores[0] == pytest.approx(task.score(decisions, labels).score)
 
 
 @pytest.mark.parametrize("task", [EXPR, AU], ids=["expr", "au"])

@@ -59,8 +59,8 @@ def computed(caplog):
     caplog.set_level(logging.INFO, "fercache")
 
     def count() -> int:
-        found = [record.args[0] for record in caplog.records if record.msg.startswith("%d frames in")]
-        return found[-1] if found else 0
+        lengths = [record.args[0] for record in caplog.records if record.msg.startswith("%d frames in")]
+        return lengths[-1] if lengths else 0
 
     return count
 
@@ -182,8 +182,8 @@ def test_bad_frames_may_be_skipped(broken, tmp_path, undisturbed, computed, capl
     assert cache.skipped("b").tolist() == [5, 9] and cache.skipped("c").tolist() == [1]
     assert len(cache.frame("c")) == 0 and set(cache.frame("b")) == {1, 4, *range(6, 9), *range(10, 14)}
     np.testing.assert_array_equal(cache.read("b").embedding[2], Cache(undisturbed).read("b").embedding[3])
-    found = verify_cache(tmp_path / "cache", broken)
-    assert found.clean and found.videos == 4, str(found)
+    checked = verify_cache(tmp_path / "cache", broken)
+    assert checked.clean and checked.videos == 4, str(checked)
     assert cache_info(tmp_path / "cache").skipped == 3
     # The next call finds nothing to do, whatever it thinks of bad frames.
     run(broken, tmp_path / "cache")
@@ -196,8 +196,8 @@ def test_other_images_under_the_same_names_are_refused(manifest, undisturbed, tm
     shutil.copy(first.with_name("00004.jpg"), first)
     with pytest.raises(CacheError, match=r"b\.h5: was made from another image than .*00001\.jpg: another data set"):
         run(other, undisturbed)
-    found = verify_cache(undisturbed, other)
-    assert not found.clean and list(found.findings) == ["b"]
+    checked = verify_cache(undisturbed, other)
+    assert not checked.clean and list(checked.findings) == ["b"]
 
 
 def test_another_backend_is_refused(manifest, undisturbed):
@@ -270,13 +270,13 @@ def test_verify_names_and_removes_what_is_broken(manifest, undisturbed, tmp_path
     os.truncate(cache / "d.h5", 1000)
     (cache / "c.h5").unlink()
     write_video(tmp_path / "set", "a", [1])
-    found = verify_cache(cache, manifest)
-    assert sorted(found.findings) == ["a", "d"] and found.missing == ("c",) and not found.clean
-    assert "another checksum" in str(found) and "video c is missing" in str(found)
-    assert "1 of 3 videos are whole" in str(found)
+    checked = verify_cache(cache, manifest)
+    assert sorted(checked.findings) == ["a", "d"] and checked.missing == ("c",) and not checked.clean
+    assert "another checksum" in str(checked) and "video c is missing" in str(checked)
+    assert "1 of 3 videos are whole" in str(checked)
     assert sorted(path.name for path in cache.glob("*.h5")) == ["a.h5", "b.h5", "d.h5"]
-    found = verify_cache(cache, fix=True)
-    assert found.clean and "2 broken files removed" in str(found)
+    checked = verify_cache(cache, fix=True)
+    assert checked.clean and "2 broken files removed" in str(checked)
     assert [path.name for path in cache.glob("*.h5")] == ["b.h5"]
     run(manifest, cache)
     assert_same(cache, undisturbed)
@@ -290,8 +290,8 @@ def test_only_damage_is_removed(undisturbed, tmp_path):
     for image in (tmp_path / "set" / "cropped_aligned" / "b").iterdir():
         image.unlink()
     before = sorted(path.name for path in cache.iterdir())
-    found = verify_cache(cache, manifest, fix=True)
-    assert sorted(found.findings) == ["b", "e"] and not found.removed and not found.clean
+    checked = verify_cache(cache, manifest, fix=True)
+    assert sorted(checked.findings) == ["b", "e"] and not checked.removed and not checked.clean
     assert sorted(path.name for path in cache.iterdir()) == before
 
 
@@ -392,9 +392,9 @@ def test_info_tells_what_is_there_and_what_is_missing(manifest, undisturbed, tmp
     cache = Path(shutil.copytree(undisturbed, tmp_path / "cache"))
     (cache / "b.h5").unlink()
     os.truncate(cache / "d.h5", 10)
-    found = cache_info(cache, manifest)
-    assert found.frames == {"a": 3, "c": 1} and found.missing == ("b",)
-    assert "d.h5: cannot be read" in str(found) and "backend        eager" in str(found)
+    summary = cache_info(cache, manifest)
+    assert summary.frames == {"a": 3, "c": 1} and summary.missing == ("b",)
+    assert "d.h5: cannot be read" in str(summary) and "backend        eager" in str(summary)
 
 
 def test_every_reader_takes_the_packed_form(manifest, undisturbed, tmp_path):

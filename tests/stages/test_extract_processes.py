@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 
 def command(manifest: Path, cache: Path, *words: str) -> list[str]:
-    given = ["--manifest", manifest, "--weights", "none", "--cache", cache, "--backend", "eager", "--batch-size", "16"]
-    return [sys.executable, "-m", "fercache", "extract", *map(str, given), "--set", "image_size=48", *words]
+    paths = ["--manifest", manifest, "--weights", "none", "--cache", cache, "--backend", "eager", "--batch-size", "16"]
+    return [sys.executable, "-m", "fercache", "extract", *map(str, paths), "--set", "image_size=48", *words]
 
 
 def begin(*given: object) -> subprocess.Popen:
@@ -70,8 +70,8 @@ def rows_saved(cache: Path) -> int:
 @pytest.mark.parametrize("words", [[(), ()], [("--shard", f"{number}/3") for number in (1, 2, 3)]])
 def test_several_processes_on_one_cache(manifest, undisturbed, tmp_path, words):
     running = [begin(manifest, tmp_path / "cache", *own) for own in words]
-    said = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0] * len(words), said
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(words), printed
     assert verify_cache(tmp_path / "cache", manifest).clean
     assert_same(tmp_path / "cache", undisturbed)
 
@@ -84,9 +84,9 @@ def test_a_signal_within_a_video_ends_with_75_and_loses_nothing(manifest, undist
         assert running.poll() is None
         time.sleep(0.01)
     os.kill(running.pid, number)
-    said = running.communicate()[0]
-    assert running.returncode == 75, said
-    assert "Stopped by" in said and not (tmp_path / "cache" / "long.h5").exists()
+    printed = running.communicate()[0]
+    assert running.returncode == 75, printed
+    assert "Stopped by" in printed and not (tmp_path / "cache" / "long.h5").exists()
     again = subprocess.run(command(manifest, tmp_path / "cache"), capture_output=True, text=True, check=True)
     kept = int(re.search(r"long.*: (\d+) frames recovered", again.stderr)[1])
     assert 64 <= kept < 900
@@ -101,7 +101,7 @@ def test_the_whole_group_may_be_sent_the_signal(manifest, undisturbed, tmp_path)
     while not journals(tmp_path / "cache"):
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)
-    said = running.communicate()[1]
-    assert running.returncode == 75 and "Traceback" not in said, said
+    errors = running.communicate()[1]
+    assert running.returncode == 75 and "Traceback" not in errors, errors
     subprocess.run(command(manifest, tmp_path / "cache"), check=True, capture_output=True)
     assert_same(tmp_path / "cache", undisturbed)

@@ -127,16 +127,16 @@ def test_the_validation_score_is_that_of_the_cached_logits(manifest, run, tmp_pa
     predictions = read_all([predict(manifest, run, cache, tmp_path / "p.h5")])
     data = read_manifest(manifest)
     outputs = with_labels(predictions, data).outputs
-    found = data.task.score(data.task.decide(outputs.probability()[0]), outputs.labels)
-    assert found.frames == 11
+    scores = data.task.score(data.task.decide(outputs.probability()[0]), outputs.labels)
+    assert scores.frames == 11
     best = max(metrics(run), key=lambda line: line["score"])
-    assert (best["score"], best["f1"], best["accuracy"]) == (found.score, found.f1, found.accuracy)
+    assert (best["score"], best["f1"], best["accuracy"]) == (scores.score, scores.f1, scores.accuracy)
 
 
 def command(manifest, out, *words):
     settings = {**vars(SMALL), "epochs": 2}
-    given = [f"{key}={settings[key]}" for key in ("image_size", "epochs", "batch_size", "lr", "workers", "precision")]
-    sets = [word for text in (*given, *words) for word in ("--set", text)]
+    keys = [f"{key}={settings[key]}" for key in ("image_size", "epochs", "batch_size", "lr", "workers", "precision")]
+    sets = [word for text in (*keys, *words) for word in ("--set", text)]
     return ["finetune", "--manifest", str(manifest), "--out", str(out), *sets]
 
 
@@ -150,9 +150,9 @@ def test_two_ranks_train_one_network_and_score_as_one_does(manifest, tmp_path):
     cache = extract(manifest, str(tmp_path / "two"), tmp_path / "c", exact, threads=1)
     data = read_manifest(manifest)
     outputs = with_labels(read_all([predict(manifest, tmp_path / "two", cache, tmp_path / "p.h5")]), data).outputs
-    found = data.task.score(data.task.decide(outputs.probability()[0]), outputs.labels)
+    scores = data.task.score(data.task.decide(outputs.probability()[0]), outputs.labels)
     best = max(metrics(tmp_path / "two"), key=lambda line: line["score"])
-    assert (best["score"], best["f1"], best["accuracy"]) == (found.score, found.f1, found.accuracy)
+    assert (best["score"], best["f1"], best["accuracy"]) == (scores.score, scores.f1, scores.accuracy)
 
 
 def test_too_few_frames_for_the_ranks_are_refused_by_all(manifest, tmp_path):

@@ -243,11 +243,11 @@ def test_a_manifest_may_move_and_a_finished_run_is_still_the_same(project, tmp_p
 
 
 def test_predictions_of_the_frame_network_are_the_cached_logits(project):
-    found = read_predictions(project.predictions["cnn"])
-    assert set(found.videos) == {"v", "w", "n"} and found.split == "validation" and found.select == "best"
-    np.testing.assert_array_equal(found.videos["v"].logits, Cache(project.cache).read("v").logits)
+    outputs = read_predictions(project.predictions["cnn"])
+    assert set(outputs.videos) == {"v", "w", "n"} and outputs.split == "validation" and outputs.select == "best"
+    np.testing.assert_array_equal(outputs.videos["v"].logits, Cache(project.cache).read("v").logits)
     # Training labels: 0 seven times, 4 seven times, and 1, 2, 3, 5, 6 once.
-    np.testing.assert_allclose(found.train_prior, np.array([7, 1, 1, 1, 7, 1, 1]) / 19)
+    np.testing.assert_allclose(outputs.train_prior, np.array([7, 1, 1, 1, 7, 1, 1]) / 19)
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
@@ -334,8 +334,8 @@ def test_smoothing_and_temperatures_are_applied_as_they_were_chosen(project, tmp
     assert "smoothed over 3 frames" in describe_search(read_ensemble(file)) and "No folds" in describe_search(
         read_ensemble(file)
     )
-    found = evaluate(project.manifest, [apply_ensemble(file, paths, tmp_path / "f.h5")])[0]
-    assert found.scores.score == pytest.approx(content["in_sample"]["searched"]["score"])
+    evaluation = evaluate(project.manifest, [apply_ensemble(file, paths, tmp_path / "f.h5")])[0]
+    assert evaluation.scores.score == pytest.approx(content["in_sample"]["searched"]["score"])
 
 
 def test_an_ensemble_works_on_another_split(project, tmp_path):

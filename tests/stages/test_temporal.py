@@ -74,8 +74,8 @@ class HeadProject:
         return train_temporal(self.manifest, None, out, self.opened(**changes))
 
     def opened(self, **changes) -> TrainTemporalConfig:
-        given = {"end_to_end": True, "weights": str(self.cnn), "init": str(self.gru), "epochs": 1, "workers": 0}
-        return replace(HEAD, **(given | changes))
+        settings = {"end_to_end": True, "weights": str(self.cnn), "init": str(self.gru), "epochs": 1, "workers": 0}
+        return replace(HEAD, **(settings | changes))
 
     def copy(self, tmp_path: Path) -> Path:
         return Path(shutil.copytree(self.cache, tmp_path / "cache"))
@@ -100,8 +100,8 @@ def test_every_head_scores_the_same_in_training_and_by_predict(project, tmp_path
     path = predict(project.manifest, run, project.cache, tmp_path / "p.h5")
     best = max(line["score"] for line in metrics(run))
     assert evaluate(project.manifest, [path])[0].scores.score == best
-    found = read_predictions(path)
-    assert {video: part.frame.tolist() for video, part in found.videos.items()} == {
+    predictions = read_predictions(path)
+    assert {video: part.frame.tolist() for video, part in predictions.videos.items()} == {
         "v": [2, 3, 4, 9, 10],
         "w": [1, 2, 3, 4, 5, 6],
     }
@@ -110,11 +110,11 @@ def test_every_head_scores_the_same_in_training_and_by_predict(project, tmp_path
 def test_the_mean_is_that_of_the_cached_logits(project, tmp_path):
     run = project.train(tmp_path / "mean", head="mean", window=5)
     assert [line["epoch"] for line in metrics(run)] == [1] and "loss" not in metrics(run)[0]
-    found = read_predictions(predict(project.manifest, run, project.cache, tmp_path / "p.h5"))
+    videos = read_predictions(predict(project.manifest, run, project.cache, tmp_path / "p.h5")).videos
     for video in ("v", "w"):
         content = Cache(project.cache).read(video)
         rows, _ = windows.rows(content.frame, content.frame, 5)
-        np.testing.assert_allclose(found.videos[video].logits, content.logits[rows].mean(axis=1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(videos[video].logits, content.logits[rows].mean(axis=1), rtol=1e-5, atol=1e-6)
     # A finished run of nothing to train is still that run alone.
     project.train(run, head="mean", window=5)
     with pytest.raises(RunError, match="window: found 5, expected 7"):
@@ -389,17 +389,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(project, tmp_pa
 
 
 def test_the_command_line(project, tmp_path):
-    given = ["train-temporal", "--head", "gru", "--manifest", str(project.manifest), "--out", str(tmp_path / "run")]
-    answer = CliRunner().invoke(main, [*given, "--cache", str(project.cache), "--weights", "x", "--init", "y"])
+    command = ["train-temporal", "--head", "gru", "--manifest", str(project.manifest), "--out", str(tmp_path / "run")]
+    answer = CliRunner().invoke(main, [*command, "--cache", str(project.cache), "--weights", "x", "--init", "y"])
     assert answer.exit_code == 1
     assert "--weights needs --end-to-end" in answer.output and "--init needs --end-to-end" in answer.output
-    answer = CliRunner().invoke(main, [*given, "--end-to-end", "--cache", str(project.cache)])
+    answer = CliRunner().invoke(main, [*command, "--end-to-end", "--cache", str(project.cache)])
     assert answer.exit_code == 1 and "--cache: --end-to-end opens the frames" in answer.output
-    answer = CliRunner().invoke(main, [*given, "--end-to-end"])
+    answer = CliRunner().invoke(main, [*command, "--end-to-end"])
     assert answer.exit_code == 1 and "--weights is missing" in answer.output
     few = ["--set", "epochs=1", "--set", "batch_size=3", "--set", "workers=0", "--set", "precision=fp32"]
     ends = ["--end-to-end", "--weights", str(project.cnn), "--init", str(project.gru), *few]
-    answer = CliRunner().invoke(main, [*given, *ends])
+    answer = CliRunner().invoke(main, [*command, *ends])
     assert answer.exit_code == 0, answer.output
     assert load_checkpoint(RunDir(tmp_path / "run").best)["kind"] == END_TO_END
 

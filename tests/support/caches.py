@@ -23,8 +23,8 @@ def parts(rows=range(3), value=1.5):
 
 
 def write(cache, video="v", rows=range(3), made_by=MADE_BY, value=1.5):
-    there = np.ones(3, bool)
-    write_video(cache.file(video), made_by, SHAPE, FRAME, there, parts(rows, value), source="s" * 64)
+    face = np.ones(3, bool)
+    write_video(cache.file(video), made_by, SHAPE, FRAME, face, parts(rows, value), source="s" * 64)
 
 
 def predictions(**changes):

@@ -112,8 +112,8 @@ def score(out, ranks):
             yield Batch(torch.tensor(part), logits[part], torch.from_numpy(labels[part]))
 
     gathered = validation_logits(nn.Identity(), batches(), VALIDATED, "fp32", lambda: None, list)
-    found = epoch_scores(TASKS["expr"], gathered, labels)
-    (out / f"rank{ranks.rank}.json").write_text(json.dumps({"scores": found, "seen": seen}))
+    scores = epoch_scores(TASKS["expr"], gathered, labels)
+    (out / f"rank{ranks.rank}.json").write_text(json.dumps({"scores": scores, "seen": seen}))
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ class SlurmProject:
     def queue(self) -> dict[str, str]:
         """State of each of its jobs and tasks that waits or runs, by number."""
         lines = self.run("squeue", "--noheader", "--array", "--format=%i %T %Z").stdout.splitlines()
-        found = (line.split(maxsplit=2) for line in lines)
-        return {number: state for number, state, folder in found if folder == str(self.folder)}
+        rows = (line.split(maxsplit=2) for line in lines)
+        return {number: state for number, state, folder in rows if folder == str(self.folder)}
 
     def cancel(self) -> None:
         """Take all of its jobs out of the queue."""
@@ -73,26 +73,26 @@ class SlurmProject:
 
     def status(self, *options: str) -> dict[str, dict]:
         """What is said of each job."""
-        told = json.loads(self.fercache("slurm", "status", "--json", *options).stdout)
-        return {job["name"]: job for job in told["jobs"]}
+        status = json.loads(self.fercache("slurm", "status", "--json", *options).stdout)
+        return {job["name"]: job for job in status["jobs"]}
 
     def submit(self, *options: str) -> dict[str, int]:
         """Submit what is missing; the jobs' numbers by name."""
-        told = self.fercache("slurm", "submit", *options).stdout
-        return {name: int(number) for name, number in re.findall(r"^(\S+) +job ([0-9]+)", told, flags=re.MULTILINE)}
+        printed = self.fercache("slurm", "submit", *options).stdout
+        return {name: int(number) for name, number in re.findall(r"^(\S+) +job ([0-9]+)", printed, flags=re.MULTILINE)}
 
     def processes(self, job: int) -> list[int]:
         """The processes of fercache in a job or task that runs on this machine."""
-        found = []
-        for place in Path("/proc").glob("[0-9]*"):
+        processes = []
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                words = (place / "cmdline").read_bytes().split(b"\0")
-                said = (place / "environ").read_bytes().split(b"\0")
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                environment = (process / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"fercache" in words and f"SLURM_JOB_ID={job}".encode() in said:
-                found.append(int(place.name))
-        return sorted(found)
+            if b"fercache" in words and f"SLURM_JOB_ID={job}".encode() in environment:
+                processes.append(int(process.name))
+        return sorted(processes)
 
     def logs(self) -> str:
         """All that its jobs have said."""

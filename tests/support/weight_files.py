@@ -86,8 +86,8 @@ def torchvision_names(tensors):
             if match[3] == "1x1_proj":
                 new = f"{block}.downsample.{1 if match[4] else 0}"
             else:
-                place = {"1x1_reduce": 1, "3x3": 2, "1x1_increase": 3}[match[3]]
-                new = f"{block}.{'bn' if match[4] else 'conv'}{place}"
+                number = {"1x1_reduce": 1, "3x3": 2, "1x1_increase": 3}[match[3]]
+                new = f"{block}.{'bn' if match[4] else 'conv'}{number}"
         renamed[f"{new}.{part}"] = value
     return renamed
 

@@ -23,27 +23,27 @@ def test_ten_lines_with_what_this_machine_has(tmp_path):
     checks = check_machine(tmp_path)
     lines = describe_machine(checks).splitlines()
     assert len(lines) == 10 and all(line.startswith(one.name) for line, one in zip(lines, checks, strict=True))
-    found = {one.name: one for one in checks}
-    assert found["cores"].value.startswith(f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable")
-    assert (found["GPU"].value == "none") == (not torch.cuda.is_available())
+    by_check_name = {one.name: one for one in checks}
+    assert by_check_name["cores"].value.startswith(f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable")
+    assert (by_check_name["GPU"].value == "none") == (not torch.cuda.is_available())
     assert (
-        f"h5py {h5py.__version__}" in found["versions"].value
-        and torch.__version__.split("+")[0] in found["versions"].value
+        f"h5py {h5py.__version__}" in by_check_name["versions"].value
+        and torch.__version__.split("+")[0] in by_check_name["versions"].value
     )
-    assert found["HDF5 locking"].value == "works" and not list(tmp_path.iterdir())
+    assert by_check_name["HDF5 locking"].value == "works" and not list(tmp_path.iterdir())
     free = shutil.disk_usage(tmp_path).free / 1e9
-    assert abs(float(found["disk"].value.split(": ")[1].split(" GB")[0]) - free) < 2
-    assert (found["SLURM"].problem is None) == bool(shutil.which("sbatch"))
+    assert abs(float(by_check_name["disk"].value.split(": ")[1].split(" GB")[0]) - free) < 2
+    assert (by_check_name["SLURM"].problem is None) == bool(shutil.which("sbatch"))
 
 
 def test_what_is_missing_is_said_with_what_follows(tmp_path, monkeypatch):
-    found = by_name(tmp_path / "not" / "yet", tmp_path / "shm")
-    assert found["shared memory"].problem == "frames are decoded in the process itself, which takes longer"
-    assert found["disk"].value.startswith(f"{tmp_path}: ")
+    checks = by_name(tmp_path / "not" / "yet", tmp_path / "shm")
+    assert checks["shared memory"].problem == "frames are decoded in the process itself, which takes longer"
+    assert checks["disk"].value.startswith(f"{tmp_path}: ")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    found = by_name(tmp_path)
-    assert found["compiler"].value == found["SLURM"].value == "none"
+    checks = by_name(tmp_path)
+    assert checks["compiler"].value == checks["SLURM"].value == "none"
     monkeypatch.setattr(hdf5.h5py, "File", lambda *_, **__: (_ for _ in ()).throw(OSError("unable to lock file")))
     assert by_name(tmp_path)["HDF5 locking"].value == "unable to lock file"
 

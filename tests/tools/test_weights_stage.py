@@ -63,10 +63,10 @@ def test_there_is_a_candidate_for_each_use():
 def test_statistics_of_a_preprocessing_name_it(drawn, name):
     conv = filters()
     norm = kept_statistics(conv, drawn[0::2], CANDIDATES[name].record)
-    found = self_test(conv, norm, drawn[1::2], SIZE)
-    assert str(found.candidates[0]) == name and found.distances[0] < 0.02 and found.margin > 0.01
-    assert all(choice.conclusive for choice in found.axes)
-    assert found.distances == tuple(sorted(found.distances))
+    result = self_test(conv, norm, drawn[1::2], SIZE)
+    assert str(result.candidates[0]) == name and result.distances[0] < 0.02 and result.margin > 0.01
+    assert all(choice.conclusive for choice in result.axes)
+    assert result.distances == tuple(sorted(result.distances))
 
 
 def test_statistics_that_tell_nothing_are_not_said_to_tell(drawn):
@@ -74,8 +74,8 @@ def test_statistics_that_tell_nothing_are_not_said_to_tell(drawn):
     conv = filters()
     conv.weight.data[:] = conv.weight.data.mean(1, keepdim=True)
     record = CANDIDATES["RGB, 0-255, no mean"].record
-    found = self_test(conv, kept_statistics(conv, drawn[0::2], record), drawn[1::2], SIZE)
-    assert {choice.axis: choice.conclusive for choice in found.axes} == {"order": False, "scale": True, "mean": True}
+    result = self_test(conv, kept_statistics(conv, drawn[0::2], record), drawn[1::2], SIZE)
+    assert {choice.axis: choice.conclusive for choice in result.axes} == {"order": False, "scale": True, "mean": True}
 
 
 def test_the_distance_by_hand():
@@ -85,11 +85,11 @@ def test_the_distance_by_hand():
     norm = torch.nn.BatchNorm2d(1)
     norm.running_mean[:], norm.running_var[:] = 100.0, 400.0
     faces = [torch.full((3, 8, 8), value, dtype=torch.uint8) for value in (0, 255)]
-    found = self_test(conv, norm, faces, 8)
-    place = [str(one) for one in found.candidates].index("RGB, 0-255, no mean")
+    result = self_test(conv, norm, faces, 8)
+    index = [str(one) for one in result.candidates].index("RGB, 0-255, no mean")
     mean, variance = 127.5, 127.5**2
     expected = 0.5 * (variance / 400 + (mean - 100) ** 2 / 400 - 1 - np.log(variance / 400))
-    assert found.distances[place] == pytest.approx(expected, rel=1e-6)
+    assert result.distances[index] == pytest.approx(expected, rel=1e-6)
 
 
 def run(*words):
@@ -236,11 +236,11 @@ def test_the_preprocessing_of_a_network_trained_on_real_faces_is_named(realfaces
         optimizer.zero_grad()
         functional.cross_entropy(logits, labels[chosen]).backward()
         optimizer.step()
-    found = self_test(network.backbone.conv1, network.backbone.bn1, others, SIZE)
-    print(name, found.distances[:2], [(c.axis, c.best, round(c.margin, 4), c.share, c.conclusive) for c in found.axes])
-    assert str(found.candidates[0]) == name
-    told = {choice.axis: choice.conclusive for choice in found.axes}
-    assert told["scale"] and told["mean"]
+    test = self_test(network.backbone.conv1, network.backbone.bn1, others, SIZE)
+    print(name, test.distances[:2], [(c.axis, c.best, round(c.margin, 4), c.share, c.conclusive) for c in test.axes])
+    assert str(test.candidates[0]) == name
+    sure = {choice.axis: choice.conclusive for choice in test.axes}
+    assert sure["scale"] and sure["mean"]
 
 
 def labelled_faces(manifest, split, count):
@@ -248,10 +248,10 @@ def labelled_faces(manifest, split, count):
     paths, labels = [], []
     for video in data.split(split):
         frames = video.frames()
-        own = video.labels(data.task)[frames.frame - 1]
-        keep = np.flatnonzero(data.task.labelled(own))
+        annotations = video.labels(data.task)[frames.frame - 1]
+        keep = np.flatnonzero(data.task.labelled(annotations))
         paths += [frames.paths[row] for row in keep]
-        labels += own[keep].tolist()
+        labels += annotations[keep].tolist()
     places = np.linspace(0, len(paths) - 1, count).astype(int)
     (batch,) = FrameLoader([paths[place] for place in places], [list(range(count))], 0)
     return list(batch.frames), torch.tensor([labels[place] for place in places])

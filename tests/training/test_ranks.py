@@ -40,10 +40,10 @@ def test_every_frame_is_scored_once_whatever_the_number_of_ranks(tmp_path):
     run_script(1, "score", tmp_path)
     alone = json.loads((tmp_path / "rank0.json").read_text())
     run_script(2, "score", tmp_path)
-    found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert alone["scores"] == found[0]["scores"] == found[1]["scores"]
+    by_rank = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert alone["scores"] == by_rank[0]["scores"] == by_rank[1]["scores"]
     assert alone["seen"] == list(range(VALIDATED))
-    assert sorted(found[0]["seen"] + found[1]["seen"]) == sorted([*range(VALIDATED), 0])  # one filled up
+    assert sorted(by_rank[0]["seen"] + by_rank[1]["seen"]) == sorted([*range(VALIDATED), 0])  # one filled up
 
 
 def test_ranks_average_to_the_gradient_of_the_whole_batch(tmp_path):

@@ -60,9 +60,9 @@ def test_a_masked_element_has_no_gradient():
 
 def test_class_balanced_weights_by_hand():
     labels = np.array([0, 0, 0, 1, -1])
-    found = class_balanced_weights(labels, 3, 0.5)
+    weights = class_balanced_weights(labels, 3, 0.5)
     raw = [0.5 / (1 - 0.125), 0.5 / 0.5]  # (1 - 1/2) / (1 - 1/2^n) for n = 3 and n = 1
-    assert found.tolist() == pytest.approx([2 * raw[0] / sum(raw), 2 * raw[1] / sum(raw), 0])
+    assert weights.tolist() == pytest.approx([2 * raw[0] / sum(raw), 2 * raw[1] / sum(raw), 0])
     assert class_balanced_weights(labels, 3, 1.0).tolist() == pytest.approx([0.5, 1.5, 0])
     assert class_balanced_weights(labels, 3, 0.0).tolist() == [1, 1, 0]
 

@@ -127,7 +127,7 @@ class Extraction:
     def _missing_rows(self) -> Iterator[list[int]]:
         """Batches of indices in `paths`, across the borders of videos.
 
-        A loader asks for them one by one: a video that another process has finished by then is passed over.
+        A loader asks for them one by one: a video that another process has finished by then is skipped.
         """
         indices = (
             int(start) + row
