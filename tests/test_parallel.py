@@ -104,9 +104,8 @@ def test_two_processes_train_what_torchrun_s_train(project, two, tmp_path):
     assert json.loads((two / "environment.json").read_text())["ranks"] == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["SIGUSR1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT"))]
-)
+@pytest.mark.slow  # in every run, tests/training/test_ranks.py stops ranks by a signal to one of them
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGINT"])
 def test_a_signal_stops_all_with_the_state_saved(project, two, tmp_path, name):
     out = tmp_path / "cnn"
     process = subprocess.Popen(command(*finetune(project, out), "--gpus=2"), stderr=subprocess.PIPE, text=True)

@@ -404,6 +404,7 @@ def test_the_command_line(project, tmp_path):
     assert load_checkpoint(RunDir(tmp_path / "run").best)["kind"] == END_TO_END
 
 
+@pytest.mark.slow
 def test_two_ranks_train_end_to_end(project, tmp_path):
     words = ["train-temporal", "--head", "gru", "--end-to-end", "--weights", project.cnn, "--init", project.gru]
     words += ["--manifest", project.manifest, "--out", tmp_path / "run", "--set", "epochs=1", "--set", "batch_size=4"]
