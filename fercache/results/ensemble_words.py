@@ -74,5 +74,5 @@ def _gain(weighting: Weighting, gain: Estimate) -> str:
     elif gain.high < 0:
         verdict = "a loss"
     else:
-        verdict = "which cannot be told from zero"
+        verdict = "which is not distinguishable from zero"
     return f"Against {weighting.value}: {gain.value:+.4f} (95 % from {gain.low:+.4f} to {gain.high:+.4f}), {verdict}."
