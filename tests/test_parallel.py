@@ -83,17 +83,21 @@ def two(project, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("words", [finetune, extract])
-def test_a_signal_while_processes_begin_is_a_stop_too(project, tmp_path, words):
-    """Before they listen to signals, and while the second one is started."""
+@pytest.mark.parametrize(
+    ("words", "number"), [(finetune, signal.SIGTERM), (finetune, signal.SIGHUP), (extract, signal.SIGTERM)]
+)
+def test_a_signal_while_processes_begin_is_a_stop_too(project, tmp_path, words, number):
+    """Before they listen to signals, and while the second one is started; no rank outlives the command."""
     options = words(project, tmp_path / "cnn") if words is finetune else words(project / "m.csv", tmp_path / "cache")
     process = subprocess.Popen(command(*options, "--gpus", "2"), stderr=subprocess.PIPE, text=True)
     while not any(is_rank(pid) for pid in children(process.pid)):
         assert process.poll() is None, process.stderr.read()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    outliving = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, tmp_path)]
     _, errors = process.communicate(timeout=60)
     assert process.returncode == Stopped.EXIT_STATUS and "Traceback" not in errors, errors
-    assert "\nStopped by SIGTERM" in f"\n{errors}"
+    assert f"\nStopped by {number.name}" in f"\n{errors}" and not outliving
 
 
 @pytest.mark.slow
@@ -139,6 +143,14 @@ def test_where_one_process_fails_all_end_and_it_is_named(project, tmp_path):
 def is_rank(pid: int) -> bool:
     try:
         return b"-m\0fercache\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False  # it has ended
+
+
+def names(command_line: Path, folder: Path) -> bool:
+    """Whether a process was called with a path in a folder."""
+    try:
+        return str(folder).encode() in command_line.read_bytes()
     except OSError:
         return False  # it has ended
 

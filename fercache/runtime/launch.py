@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from fercache.errors import ConfigError, RunError, Stopped
 from fercache.runtime.group import ranks
@@ -16,6 +17,8 @@ from fercache.runtime.signals import StopFlag, stop_signals
 
 LOOK_S = 0.1
 """Between looks at the processes."""
+OF_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
+"""What a terminal sends when it is closed, or by Ctrl-\\."""
 GRACE_S = 30
 """From TERM to KILL, for ranks that may wait for one that is gone."""
 
@@ -24,21 +27,22 @@ def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
     """Run `python -m fercache WORDS` as `count` ranks, and wait for all of them.
 
     With `one_job` they train one network together, and where one fails the others are ended; else each works to its own
-    end. TERM, INT and USR1 stop all of them as they stop a process alone: Stopped is raised when every rank has saved.
-    RunError naming the ranks that failed, which have logged the reason.
+    end. TERM, INT and USR1 stop all of them as they stop a process alone, and so does a terminal that closes: Stopped
+    is raised when every rank has saved. RunError naming the ranks that failed, which have logged the reason.
     """
     if ranks().count > 1:
         raise ConfigError("--gpus: starts the processes itself; leave it out under torchrun and srun")
     port = _free_port()
     processes: dict[int, subprocess.Popen[bytes]] = {}
-    with stop_signals() as stop:
+    # A terminal that closes would end this process alone; under nohup it is to go on.
+    of_terminals = [number for number in OF_TERMINALS if signal.getsignal(number) is not signal.SIG_IGN]
+    with stop_signals(*of_terminals) as stop:
         try:
             for rank in range(count):
-                environment = _environment(rank, count, port if one_job else _free_port())
                 # In a session of its own: a terminal's signal reaches this process alone, which passes it on once.
                 processes[rank] = subprocess.Popen(
                     [sys.executable, "-m", "fercache", *words],
-                    env={**os.environ, **environment},
+                    env={**os.environ, **_environment(rank, count, port)},
                     start_new_session=True,
                 )
             statuses = _wait(processes, stop, one_job=one_job)
@@ -46,9 +50,7 @@ def launch(words: Sequence[str], count: int, *, one_job: bool) -> None:
             _end(processes.values())
     # A rank that is told to stop before it listens is ended by the signal, and had nothing to save.
     stopped = {Stopped.EXIT_STATUS, *([-signal.SIGTERM] if stop.signal else [])}
-    failed = [
-        f"rank {rank} ({_in_words(status)})" for rank, status in sorted(statuses.items()) if status not in {0, *stopped}
-    ]
+    failed = [f"rank {rank} ({_in_words(status)})" for rank, status in statuses.items() if status not in {0, *stopped}]
     if failed:
         raise RunError(f"{len(failed)} of {count} processes failed, with their reasons above: {', '.join(failed)}")
     if any(status in stopped for status in statuses.values()):
@@ -84,16 +86,17 @@ def _wait(processes: Mapping[int, subprocess.Popen[bytes]], stop: StopFlag, *, o
         time.sleep(LOOK_S)
 
 
-def _end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+def _end(processes: Collection[subprocess.Popen[bytes]]) -> None:
     """End what still runs: by TERM, and by KILL what does not heed it."""
-    running = [process for process in processes if process.poll() is None]
-    for process in running:
-        process.terminate()
     deadline = time.monotonic() + GRACE_S
-    for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+    for process in processes:
+        process.terminate()
+    try:
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+    finally:  # also where the user will not wait
+        for process in processes:
             process.kill()
             process.wait()
 

@@ -34,8 +34,8 @@ class StopFlag:
 
 
 @contextmanager
-def stop_signals() -> Iterator[StopFlag]:
-    """Turn TERM, INT and USR1 into a flag that long work looks at between its steps.
+def stop_signals(*more: signal.Signals) -> Iterator[StopFlag]:
+    """Turn TERM, INT, USR1 and `more` into a flag that long work looks at between its steps.
 
     A second INT ends at once. Outside the main thread, where Python delivers no signals, the flag
     is never set.
@@ -51,7 +51,7 @@ def stop_signals() -> Iterator[StopFlag]:
         log.warning("%s: stopping after this step", flag.signal)
 
     try:
-        before = {number: signal.signal(number, note) for number in STOPPING}
+        before = {number: signal.signal(number, note) for number in (*STOPPING, *more)}
     except ValueError:  # not the main thread
         yield flag
         return
