@@ -21,8 +21,8 @@ def last_line(code: str, *words: object) -> tuple[str, str]:
 
 def last_number(code: str, *words: object) -> tuple[float, str]:
     """The same where that line is a number."""
-    line, error = last_line(code, *words)
-    return float(line), error
+    line, log = last_line(code, *words)
+    return float(line), log
 
 
 def make_cache(folder: Path, videos: int, frames: int) -> tuple[Path, Path]:

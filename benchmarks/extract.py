@@ -128,9 +128,9 @@ def rates(folder: Path, rounds: int) -> dict[str, float]:
         found: dict[str, list[float]] = {"ours": [], "ours_no_extra": [], "paper": [], "openvino": []}
         for number in range(rounds):
             for name, backend in (("ours", "openvino"), ("ours_no_extra", "compile")):
-                rate, error = last_number(OURS, some, folder / f"{name}{size}_{number}", size, batch, backend)
+                rate, log = last_number(OURS, some, folder / f"{name}{size}_{number}", size, batch, backend)
                 found[name].append(rate)
-                print(f"{size} px, {name}: {rate:.1f} frames/s; {stages(error)}", flush=True)
+                print(f"{size} px, {name}: {rate:.1f} frames/s; {stages(log)}", flush=True)
                 shutil.rmtree(folder / f"{name}{size}_{number}")
             found["paper"].append(last_number(PAPER, HERE, folder / "faces", size, 32 * (10 if size == 224 else 30))[0])
             found["openvino"].append(last_number(OPENVINO, HERE, size, batch, THREADS)[0])

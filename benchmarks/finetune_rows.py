@@ -66,8 +66,8 @@ def run(row: Row, folder: Path, epochs: int) -> str:
     command, out = row.command(epochs), folder / f"{row.data}_{row.task}"
     # Long enough to be within an epoch, too short to be at the end.
     stopped = call(command, folder, stop_after_s=45)
-    position = torch.load(out / "last.pt", weights_only=True)
-    where = f"after epoch {len(position['history'])}, at step {position['place']['step']}"
+    checkpoint = torch.load(out / "last.pt", weights_only=True)
+    where = f"after epoch {len(checkpoint['history'])}, at step {checkpoint['place']['step']}"
     finished = call(command, folder)
     if (stopped, finished) != (75, 0):
         sys.exit(f"{command}: ended with {stopped}, then {finished}, expected 75, then 0")

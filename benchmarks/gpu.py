@@ -272,9 +272,9 @@ class Bench:
 
     def side(self, code: str, *words: object, told: bool = False) -> dict[str, Any]:
         """What a process of its own measured."""
-        line, error = last_line(PRELUDE + code, *words)
+        line, log = last_line(PRELUDE + code, *words)
         if told:
-            print(error, flush=True)
+            print(log, flush=True)
         return json.loads(line)
 
     def compare(

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.slow
 
 
 def command(manifest: Path, cache: Path, *words: str) -> list[str]:
-    paths = ["--manifest", manifest, "--weights", "none", "--cache", cache, "--backend", "eager", "--batch-size", "16"]
-    return [sys.executable, "-m", "fercache", "extract", *map(str, paths), "--set", "image_size=48", *words]
+    inputs = ["--manifest", manifest, "--weights", "none", "--cache", cache]
+    fixed = ["--backend", "eager", "--batch-size", "16", "--set", "image_size=48"]
+    return [sys.executable, "-m", "fercache", "extract", *map(str, inputs), *fixed, *words]
 
 
 def begin(*given: object) -> subprocess.Popen:

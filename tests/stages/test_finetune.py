@@ -135,8 +135,8 @@ def test_the_validation_score_is_that_of_the_cached_logits(manifest, run, tmp_pa
 
 def command(manifest, out, *words):
     settings = {**vars(SMALL), "epochs": 2}
-    keys = [f"{key}={settings[key]}" for key in ("image_size", "epochs", "batch_size", "lr", "workers", "precision")]
-    sets = [word for text in (*keys, *words) for word in ("--set", text)]
+    pairs = [f"{key}={settings[key]}" for key in ("image_size", "epochs", "batch_size", "lr", "workers", "precision")]
+    sets = [word for text in (*pairs, *words) for word in ("--set", text)]
     return ["finetune", "--manifest", str(manifest), "--out", str(out), *sets]
 
 

@@ -239,8 +239,8 @@ def test_the_preprocessing_of_a_network_trained_on_real_faces_is_named(realfaces
     test = self_test(network.backbone.conv1, network.backbone.bn1, others, SIZE)
     print(name, test.distances[:2], [(c.axis, c.best, round(c.margin, 4), c.share, c.conclusive) for c in test.axes])
     assert str(test.candidates[0]) == name
-    sure = {choice.axis: choice.conclusive for choice in test.axes}
-    assert sure["scale"] and sure["mean"]
+    conclusive = {choice.axis: choice.conclusive for choice in test.axes}
+    assert conclusive["scale"] and conclusive["mean"]
 
 
 def labelled_faces(manifest, split, count):
